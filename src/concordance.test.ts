@@ -1,0 +1,65 @@
+/** `docs/concordance.md` says what the sources say, and the script that writes it reads the tags as it should. */
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { CONCORDANCE, concordanceOf, entriesOf, renderConcordance } from '../scripts/concordance.mjs';
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+
+const tags = (text: string) => entriesOf('src/mmu/a.ts', text);
+
+describe('the concordance', () => {
+  it('is what the sources say now (else: npm run docs)', () => {
+    const isStale = readFileSync(join(ROOT, CONCORDANCE), 'utf8') !== concordanceOf(ROOT);
+    // Not a comparison of the texts: one moved line would show as a screenful of others.
+    expect(isStale, `${CONCORDANCE} is stale: npm run docs`).toBe(false);
+  });
+});
+
+describe('reading the tags', () => {
+  // biome-ignore format: a table
+  it.each([
+    ['a function',            '/** @kvm x */\nfunction f() {}',                                 'f',       2],
+    ['an exported function',  '/** @kvm x */\nexport function f() {}',                          'f',       2],
+    ['a constant',            '/** @kvm x */\nexport const f = () => 1;',                       'f',       2],
+    ['a class',               '/** @kvm x */\nexport class C {}',                               'C',       2],
+    ['a method',              'class C {\n  /** @kvm x */\n  walk() {}\n}',                     'C.walk',  3],
+    ['a field of a type',     'export interface Role {\n  /** @kvm x */\n  level: number;\n}',  'Role.level', 3],
+    ['a field of a record',   'export const o = {\n  /** @kvm x */\n  level: 1,\n};',           'o.level', 3],
+    ['a comment in between',  '/** @kvm x */\n// why\nfunction f() {}',                         'f',       3],
+    ['a comment in a body',   'function f() {\n  /** @kvm x */\n  return 1;\n}',                'f',       1],
+    ['a file',                "/** @kvm x */\nimport './b.ts';",                                '',        1],
+  ])('finds %s', (_what, text, declaration, line) => {
+    expect(tags(text)).toEqual([{ file: 'src/mmu/a.ts', line, declaration, kvm: ['x'], diverges: [] }]);
+  });
+
+  it('takes several names, over several lines and tags', () => {
+    const [entry] = tags('/**\n * Says why.\n *\n * @kvm a, b,\n *   c_d\n * @kvm e\n */\nfunction f() {}');
+    expect(entry.kvm).toEqual(['a', 'b', 'c_d', 'e']);
+  });
+
+  it('takes a reason up to the end of its paragraph or the next tag', () => {
+    const [entry] = tags('/**\n * @diverges ours splits\n *   at once\n * @kvm a\n *\n * More.\n */\nfunction f() {}');
+    expect(entry).toMatchObject({ kvm: ['a'], diverges: ['ours splits at once'] });
+  });
+
+  it('ignores ordinary comments and strings', () => {
+    expect(tags("// @kvm a\n/* @kvm b */\nconst s = '/** @kvm c */';")).toEqual([]);
+  });
+});
+
+it('sorts by the name in the kernel and links to the line', () => {
+  const entry = { file: 'src/mmu/a.ts', line: 7, declaration: 'f', diverges: ['a | b'] };
+  const lines = renderConcordance([
+    { ...entry, kvm: ['zap'] },
+    { ...entry, kvm: ['age'] },
+  ]).split('\n');
+  const rows = lines.filter((line) => line.includes('#L7'));
+  expect(rows).toEqual([
+    '| `age` | `f` | [src/mmu/a.ts:7](../src/mmu/a.ts#L7) |',
+    '| `zap` | `f` | [src/mmu/a.ts:7](../src/mmu/a.ts#L7) |',
+    '| `f` | [src/mmu/a.ts:7](../src/mmu/a.ts#L7) | a \\| b |',
+    '| `f` | [src/mmu/a.ts:7](../src/mmu/a.ts#L7) | a \\| b |',
+  ]);
+});

@@ -1,0 +1,67 @@
+/**
+ * Replays a recorded scenario: the recording machine's setup, then op by op what its VMM and guest did, on our host
+ * memory, MMU and CPU. Input is the start (memory, slots, parameters, machine) and the ops' texts; nothing that the
+ * kernel answered.
+ */
+import { Tracer } from '../trace/tracer.ts';
+import { eventForms } from './entry-form.ts';
+import type { Machine } from './machine.ts';
+import { Observer } from './observer.ts';
+import type { OpExit, OpResult, Recording, Script } from './recording.ts';
+import { parseOp } from './scenario.ts';
+import { type GuestOp, type GuestOutput, ScriptedGuest } from './scripted-guest.ts';
+import { type HostOp, type HostOutput, Vmm } from './vmm.ts';
+
+const GUEST_OPS = new Set(['r', 'w', 'xchg', 'x', 'nop', 'wpte', 'invlpg', 'cr3', 'cr4', 'cr0', 'vcpu']);
+
+/** Runs a script on a machine. The result has the form of a recording. `check` is called after each op. */
+export function runScript(script: Script, machine: Machine, check?: (run: ScriptRun, op: OpResult) => void): Recording {
+  const run = new ScriptRun(script, machine);
+  const results = script.results.map(({ n, op }) => {
+    const result = run.perform(n, op);
+    check?.(run, result);
+    return result;
+  });
+  return { ...script, complete: true, results };
+}
+
+export class ScriptRun {
+  readonly vmm: Vmm;
+  private readonly trace = new Tracer({ keepAll: true });
+  private readonly guest: ScriptedGuest;
+  private readonly observer: Observer;
+
+  constructor(script: Script, machine: Machine) {
+    this.vmm = new Vmm(script, machine, this.trace);
+    this.guest = new ScriptedGuest(script, machine, this.vmm);
+    this.observer = new Observer(this.vmm.vm, (gfn) => this.vmm.hostPfn(gfn));
+    this.observer.stats();
+    this.trace.on = true;
+  }
+
+  /** Performs one op and tells what it did. */
+  perform(n: number, text: string): OpResult {
+    const out: HostOutput & GuestOutput = { res: {}, mmio: [] };
+    const op = parseOp(text);
+    this.trace.clear();
+    if (GUEST_OPS.has(op.kind)) this.guest.perform(op as GuestOp, out);
+    else this.vmm.perform(op as HostOp, out);
+    const state = this.observer.state(this.guest.vcpu);
+    const events = eventForms(this.trace, (sptep) => this.observer.place(sptep));
+    this.observer.forget();
+    const stats = this.observer.stats();
+    const { res, mmio, bitmap, slot, args } = out;
+    return {
+      n,
+      op: text,
+      ...(args ? { args } : {}),
+      ...(Object.keys(res).length ? { res: res } : {}),
+      ...(mmio.length ? { mmio } : {}),
+      ...(bitmap ? { bitmap } : {}),
+      ...(slot ? { slot } : {}),
+      events,
+      ...(stats ? { stats } : {}),
+      ...(state ? { state } : {}),
+    };
+  }
+}

@@ -1,0 +1,26 @@
+/** The recordings of the real kernel that the repository holds, for tests. */
+import { readFileSync } from 'node:fs';
+import { brotliDecompressSync } from 'node:zlib';
+import { type PackedRecording, readPack } from '../pack.ts';
+import type { Recording } from '../recording.ts';
+
+export type GivenSet = '6.1-core' | '6.1-random';
+
+export function givenText(set: GivenSet): string {
+  const file = new URL(`../../../recordings/${set}.ndjson.br`, import.meta.url);
+  return brotliDecompressSync(readFileSync(file)).toString('utf8');
+}
+
+export function givenPack(set: GivenSet): PackedRecording[] {
+  return readPack(givenText(set), set);
+}
+
+/** Some of a set by their names (NAME.MODE). */
+export function givenRecordings(set: GivenSet, ...names: string[]): Recording[] {
+  const pack = givenPack(set);
+  return names.map((name) => {
+    const packed = pack.find((candidate) => candidate.name === name);
+    if (packed === undefined) throw new Error(`no ${name} in ${set}`);
+    return packed.load();
+  });
+}

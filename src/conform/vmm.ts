@@ -1,0 +1,241 @@
+/**
+ * The recorder's VMM: it backs slots with host memory, tells KVM of them, and does what the host ops of a scenario say.
+ * Source: recorder/src/main.c.
+ */
+import { KvmError } from '../base/errno.ts';
+import { type Backing, HostMm } from '../mem/host/host-mm.ts';
+import { VmmMemory } from '../mem/host/vmm-memory.ts';
+import { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
+import type { Tracer } from '../trace/tracer.ts';
+import { CAP_MANUAL_DIRTY_LOG_PROTECT2, Vm } from '../vm/vm.ts';
+import { hex } from './entry-form.ts';
+import type { Machine } from './machine.ts';
+import type { OpResult, Script, SlotInfo } from './recording.ts';
+import type { Op, SlotWords } from './scenario.ts';
+
+/** What a host op shows beside its result. */
+export interface HostOutput {
+  res: Record<string, unknown>;
+  bitmap?: OpResult['bitmap'];
+  slot?: SlotInfo;
+}
+
+export type HostOp = Extract<
+  Op,
+  {
+    kind:
+      | 'slot' | 'log' | 'ro' | 'getlog' | 'clearlog' | 'del' | 'move' | 'dontneed' | 'munmap' | 'mprotect'
+      | 'populate' | 'fork' | 'hw' | 'hr' | 'mmupages' | 'param';
+  }
+>;
+
+/** nx_huge_pages as the kernel parses it; "auto" is off on a CPU without the bug. */
+function isNxForced(value: string | undefined): boolean {
+  return value === 'force' || value === 'Y' || value === 'y' || value === '1' || value === 'on';
+}
+
+export class Vmm {
+  readonly vm: Vm;
+  readonly mm = new HostMm();
+  readonly memory = new VmmMemory(this.mm);
+  private readonly slotFlags = new Map<number, number>();
+  private out: HostOutput = { res: {} };
+
+  constructor(script: Script, machine: Machine, trace: Tracer) {
+    const nxHugePages = isNxForced(script.params['nx_huge_pages']);
+    this.vm = new Vm({ host: this.mm, npt: script.mode !== 'C', nxHugePages, trace });
+    if (machine.manual) this.vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, machine.manual);
+    if (machine.mmuPages) this.vm.setNrMmuPages(machine.mmuPages);
+    for (const slot of script.slots) this.addHeadSlot(slot, machine.unpopulated.includes(slot.id));
+    this.loadMemory(script, machine);
+  }
+
+  private addHeadSlot(slot: SlotInfo, nopop: boolean): void {
+    const ret = this.addSlot(slot.id, Number(slot.gpa), Number(slot.size), slot.backing, slot.flags, nopop, Number(slot.hva_offset));
+    if (ret !== 0) throw new Error(`slot ${slot.id} was refused`);
+  }
+
+  private addSlot(
+    id: number,
+    gpa: number,
+    bytes: number,
+    backing: string,
+    flags: number,
+    nopop: boolean,
+    hvaoff: number,
+  ): number {
+    const slot = this.memory.addSlot({ id, gpa, bytes, backing: backing as Backing, nopop, hvaoff });
+    this.slotFlags.set(id, flags);
+    const ret = this.setRegion(id, bytes);
+    if (ret !== 0) slot.used = false;
+    return ret;
+  }
+
+  /** KVM_SET_USER_MEMORY_REGION as the VMM's slot stands now: 0 or -errno. */
+  private setRegion(id: number, memorySize: number): number {
+    const slot = this.memory.slot(id);
+    const flags = this.slotFlags.get(id) ?? 0;
+    return this.errnoOf(() =>
+      this.vm.setUserMemoryRegion({ slot: id, flags, guestPhysAddr: slot.gpa, memorySize, userspaceAddr: slot.hva }),
+    );
+  }
+
+  private errnoOf(call: () => void): number {
+    try {
+      call();
+      return 0;
+    } catch (error) {
+      if (error instanceof KvmError) return -error.errno;
+      throw error;
+    }
+  }
+
+  private loadMemory(script: Script, machine: Machine): void {
+    const bytes = new Uint8Array(8);
+    const view = new DataView(bytes.buffer);
+    for (const [gpa, value] of script.memory) {
+      view.setBigUint64(0, value, true);
+      this.memory.poke(this.memory.hvaOf(Number(gpa), 8), bytes);
+    }
+    for (const gpa of machine.writes) this.mm.touchWrite(this.memory.hvaOf(Number(gpa), 1));
+  }
+
+  // ---- reading without touching ------------------------------------------------------------------------------------
+
+  /** Frame that the host maps behind a guest frame of a slot in use, or 0. */
+  hostPfn(gfn: number): number {
+    const hva = this.memory.hvaOf(gfn * 4096, 1);
+    return hva < 0 ? 0 : Math.max(0, this.mm.pfnAt(hva));
+  }
+
+  /** Guest memory as it is, 0 where the host has none. */
+  peek(gpa: number, bytes: number): bigint | null {
+    const pfn = this.hostPfn(Math.floor(gpa / 4096));
+    if (pfn === 0) return null;
+    let value = 0n;
+    for (let i = bytes - 1; i >= 0; i--)
+      value = (value << 8n) | BigInt(this.mm.frames.read8(pfn, (gpa % 4096) + i));
+    return value;
+  }
+
+  // ---- ops ---------------------------------------------------------------------------------------------------------
+
+  /** Performs a host op; what it shows goes to `out`. */
+  perform(op: HostOp, out: HostOutput): void {
+    this.out = out;
+    const ret = this.call(op);
+    if (ret === undefined) return;
+    if (ret !== 0 || (op.kind !== 'populate' && op.kind !== 'hw')) out.res['ret'] = ret;
+  }
+
+  /** The result to show, undefined if the op shows another. */
+  private call(op: HostOp): number | undefined {
+    switch (op.kind) {
+      case 'slot':
+        return this.slotOp(op);
+      case 'log':
+        return this.setFlag(op.slot, MEM_LOG_DIRTY_PAGES, op.on, false);
+      case 'ro':
+        return this.setFlag(op.slot, MEM_READONLY, op.on, true);
+      case 'getlog':
+        return this.getLog(op.slot);
+      case 'clearlog':
+        return this.clearLog(op);
+      case 'del':
+        return this.deleteSlot(op.slot);
+      case 'move':
+        return this.moveSlot(op.slot, Number(op.gpa));
+      case 'dontneed':
+        return this.memory.dontneed(op.slot, Number(op.offset), Number(op.length));
+      case 'munmap':
+        return this.memory.munmap(op.slot, Number(op.offset), Number(op.length));
+      case 'mprotect':
+        return this.memory.mprotect(op.slot, Number(op.offset), Number(op.length), op.prot);
+      case 'populate':
+        return this.memory.populate(op.slot, Number(op.offset), Number(op.length));
+      case 'fork':
+        return this.memory.fork();
+      case 'hw':
+        return this.memory.hostWrite(Number(op.gpa), Number(BigInt.asIntN(32, op.value)));
+      case 'hr':
+        return this.hostRead(Number(op.gpa));
+      case 'mmupages':
+        return this.errnoOf(() => this.vm.setNrMmuPages(Number(op.pages)));
+      case 'param':
+        return this.setParameter(op.name, op.value);
+    }
+  }
+
+  private slotOp(op: SlotWords): number {
+    const flags = (op.readOnly ? MEM_READONLY : 0) | (op.log ? MEM_LOG_DIRTY_PAGES : 0);
+    const [gpa, size, hvaoff] = [Number(op.gpa), Number(op.size), Number(op.hvaOffset)];
+    const ret = this.addSlot(op.slot, gpa, size, op.backing, flags, op.nopop, hvaoff);
+    const { backing, slot: id } = op;
+    this.out.slot = { id, gpa: hex(gpa), size: hex(size), backing, flags, hva_offset: hex(hvaoff) };
+    return ret;
+  }
+
+  private setFlag(id: number, flag: number, on: boolean, undo: boolean): number {
+    const slot = this.memory.slot(id);
+    const old = this.slotFlags.get(id) ?? 0;
+    this.slotFlags.set(id, on ? old | flag : old & ~flag);
+    const ret = this.setRegion(id, slot.bytes);
+    if (ret !== 0 && undo) this.slotFlags.set(id, old);
+    return ret;
+  }
+
+  private getLog(id: number): number {
+    const slot = this.memory.slot(id);
+    return this.errnoOf(() => {
+      const bitmap = this.vm.getDirtyLog(id);
+      this.out.bitmap = { slot: id, gfns: dirtyRanges(bitmap, slot.bytes / 4096) };
+    });
+  }
+
+  private clearLog(op: Extract<Op, { kind: 'clearlog' }>): number {
+    this.memory.slot(op.slot);
+    const count = Number(op.count);
+    const bitmap = new Int32Array(2 * Math.ceil(count / 64));
+    for (let i = 0; i < count; i++) if ((op.mask >> BigInt(i % 64)) & 1n) bitmap[i >>> 5] |= 1 << (i & 31);
+    return this.errnoOf(() => this.vm.clearDirtyLog(op.slot, Number(op.first), count, bitmap));
+  }
+
+  private deleteSlot(id: number): number {
+    const ret = this.setRegion(id, 0);
+    if (ret === 0) this.memory.slot(id).used = false;
+    return ret;
+  }
+
+  private moveSlot(id: number, gpa: number): number {
+    const slot = this.memory.slot(id);
+    const old = slot.gpa;
+    slot.gpa = gpa;
+    const ret = this.setRegion(id, slot.bytes);
+    if (ret !== 0) slot.gpa = old;
+    return ret;
+  }
+
+  private hostRead(gpa: number): number | undefined {
+    const value = this.memory.hostRead(gpa);
+    if (value < 0) return value;
+    this.out.res['value'] = hex(value);
+    return undefined;
+  }
+
+  private setParameter(name: string, value: string): number {
+    if (name === 'nx_huge_pages') this.vm.setNxHugePages(isNxForced(value));
+    return 0;
+  }
+}
+
+/** Runs of set bits, inclusive. */
+function dirtyRanges(bitmap: Int32Array, pages: number): [number, number][] {
+  const ranges: [number, number][] = [];
+  for (let i = 0; i < pages; i++) {
+    if (((bitmap[i >>> 5] >>> (i & 31)) & 1) === 0) continue;
+    const last = ranges.at(-1);
+    if (last && last[1] === i - 1) last[1] = i;
+    else ranges.push([i, i]);
+  }
+  return ranges;
+}

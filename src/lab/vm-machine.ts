@@ -1,0 +1,55 @@
+/**
+ * The machine of the experiment: a VM with nested paging, one memory slot from address 0 to the end of memory (holes for
+ * devices are not cut out: a recording does not name them), on a host that backs all of it with 2 MiB pages, and vCPUs
+ * that touch guest-physical pages.
+ */
+import { FLAT_HVA, FlatHost } from '../mem/flat-host.ts';
+import { MEM_LOG_DIRTY_PAGES, POLICIES, type PolicyName, Vm } from '../vm/vm.ts';
+import type { MachineCounters, ReplayMachine } from './replay.ts';
+
+const SLOT = 0;
+
+/** A fresh machine under a policy of the engine. */
+export function makeVmMachine(policy: PolicyName, memBytes: number, vcpus: number): ReplayMachine {
+  const host = new FlatHost({ bytes: memBytes, level: 2, sparse: true });
+  const vm = new Vm({ host, npt: true, policy: POLICIES[policy] });
+  const setSlot = (flags: number): void =>
+    vm.setUserMemoryRegion({ slot: SLOT, flags, guestPhysAddr: 0, memorySize: memBytes, userspaceAddr: FLAT_HVA });
+  setSlot(0);
+  const guests = Array.from({ length: vcpus }, () => vm.createVcpu());
+  return {
+    touch(vcpu, page, kind) {
+      const guest = guests[vcpu];
+      const { stats } = guest.mmu;
+      const before = stats.pf_taken;
+      guest.touchPage(page, kind);
+      return stats.pf_taken - before;
+    },
+    log: {
+      start: () => setSlot(MEM_LOG_DIRTY_PAGES),
+      collect: () => vm.getDirtyLog(SLOT),
+    },
+    stopLog: () => setSlot(0),
+    counters: () => readCounters(vm),
+    tableWords: () => vm.mmu.arena.words.slice(),
+    verify: () => vm.verify(),
+  };
+}
+
+function readCounters(vm: Vm): MachineCounters {
+  const { stats } = vm;
+  const sum = (name: 'pf_taken' | 'pf_fixed' | 'pf_fast' | 'pf_spurious' | 'tlb_flush'): number =>
+    vm.vcpus.reduce((total, vcpu) => total + vcpu.mmu.stats[name], 0);
+  return {
+    pf_taken: sum('pf_taken'),
+    pf_fixed: sum('pf_fixed'),
+    pf_fast: sum('pf_fast'),
+    pf_spurious: sum('pf_spurious'),
+    tlb_flush: sum('tlb_flush'),
+    remote_tlb_flush: stats.remote_tlb_flush,
+    remote_tlb_flush_requests: stats.remote_tlb_flush_requests,
+    pages_4k: stats.pages_4k,
+    pages_2m: stats.pages_2m,
+    tables: vm.mmu.nUsedPages,
+  };
+}

@@ -1,0 +1,74 @@
+/**
+ * The legacy direct engine: tables that map frames linearly, for two-dimensional paging and for a guest without
+ * paging under shadow paging. Source: Linux 6.1 mmu.c direct_page_fault, direct_map.
+ */
+import { EFAULT, ENOSPC } from '../base/errno.ts';
+import { pagesPerLevel } from '../base/page.ts';
+import { TP_SPTE_REQUESTED } from '../trace/tracepoints.ts';
+import { fastPageFault } from './fast-fault.ts';
+import { faultinPfn, handleAbnormalPfn, isPageFaultStale, isTrackedWrite } from './fault.ts';
+import { CHILD_EXISTS, getChildPage, linkShadowPage } from './get-page.ts';
+import { disallowedHugepageAdjust, hugepageAdjust } from './level.ts';
+import { type Mmu, vcpuSlot } from './mmu.ts';
+import {
+  type PageFault,
+  RET_PF_CONTINUE,
+  RET_PF_EMULATE,
+  RET_PF_INVALID,
+  RET_PF_RETRY,
+  RET_PF_SPURIOUS,
+} from './page-fault.ts';
+import { accountHugeNxPage, makePagesAvailable } from './page-zap.ts';
+import { RACE_FAULT_BEFORE_LOCK, race } from './race.ts';
+import { spteLo } from './rmap.ts';
+import { directPtePrefetch, mmuSetSpte } from './set-spte.ts';
+import { ACC_ALL } from './spte.ts';
+import type { MmuVcpu } from './vcpu.ts';
+
+/** RET_PF_*, or a negative errno. @kvm direct_page_fault */
+export function directPageFault(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number {
+  fault.gfn = (fault.addrLo >>> 12) + fault.addrHi * 0x100000;
+  fault.slot = vcpuSlot(mmu, vcpu, fault.gfn);
+  if (isTrackedWrite(mmu, fault)) return RET_PF_EMULATE;
+  let ret = fastPageFault(mmu, vcpu, fault);
+  if (ret !== RET_PF_INVALID) return ret;
+  vcpu.topUp(mmu.arena);
+  ret = faultinPfn(mmu, fault);
+  if (ret !== RET_PF_CONTINUE) return ret;
+  ret = handleAbnormalPfn(mmu, vcpu, fault, ACC_ALL);
+  if (ret !== RET_PF_CONTINUE) return ret;
+
+  race(RACE_FAULT_BEFORE_LOCK);
+  const pfn = fault.pfn;
+  // Making room may zap the root, so staleness is tested after it.
+  if (!makePagesAvailable(mmu)) ret = -ENOSPC;
+  else if (isPageFaultStale(mmu, vcpu, fault)) ret = RET_PF_RETRY;
+  else ret = directMap(mmu, vcpu, fault);
+  if (pfn >= 0) mmu.host.markAccessed(pfn);
+  return ret;
+}
+
+/** Walks to the goal level, making tables as needed, and installs the leaf. @kvm direct_map */
+function directMap(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number {
+  hugepageAdjust(mmu, fault);
+  traceSpteRequested(mmu, fault);
+  const walk = vcpu.walk;
+  let baseGfn = fault.gfn;
+  for (walk.init(vcpu, fault.addrLo, fault.addrHi); walk.ok(); walk.next(mmu)) {
+    if (fault.nxHugePageWorkaround) disallowedHugepageAdjust(fault, spteLo(mmu, walk.sptep), walk.level);
+    baseGfn = fault.gfn & ~(pagesPerLevel(walk.level) - 1);
+    if (walk.level === fault.goalLevel) break;
+    const child = getChildPage(mmu, vcpu, walk.sptep, baseGfn, true, ACC_ALL);
+    if (child === CHILD_EXISTS) continue;
+    linkShadowPage(mmu, walk.sptep, child);
+    if (fault.isTdp && fault.hugePageDisallowed && fault.reqLevel >= walk.level) accountHugeNxPage(mmu, child);
+  }
+  if (walk.level !== fault.goalLevel) return -EFAULT;
+  const ret = mmuSetSpte(mmu, vcpu, fault.slot, walk.sptep, ACC_ALL, baseGfn, fault.pfn, fault);
+  if (ret !== RET_PF_SPURIOUS) directPtePrefetch(mmu, vcpu, walk.sptep);
+  return ret;
+}
+
+export function traceSpteRequested(mmu: Mmu, fault: PageFault): void {
+  if (mmu.trace.on) mmu.trace.emit(TP_SPTE_REQUESTED, fault.gfn, fault.goalLevel);
+}

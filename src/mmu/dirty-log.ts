@@ -1,0 +1,145 @@
+/**
+ * Dirty logging, the MMU's part: taking write permission away when it starts and when bits are collected, giving large
+ * mappings a chance to come back when it stops.
+ *
+ *     start, legacy         all levels read-only                          one flush, always
+ *     start, initially set  nothing: the log is all ones                  no flush
+ *     collect a page        its 4 KiB entries read-only                   the caller flushes if any bit was set
+ *     collect, initially set  its large entries too, as if for a page table
+ *     stop                  small entries go where a large one may be     one flush if any went
+ *
+ * INVARIANT logged: once starting has returned, no large entry of a logged slot is writable (legacy modes).
+ *
+ * Source: Linux 6.1 mmu.c, x86.c kvm_mmu_slot_apply_flags.
+ */
+import { MAX_HUGEPAGE_LEVEL, pagesPerLevel } from '../base/page.ts';
+import type { MemSlot } from '../mem/memslots.ts';
+import { getShadowPage, linkShadowPage } from './get-page.ts';
+import { maxMappingLevel } from './level.ts';
+import { flushRemoteTlbsRange, type Mmu } from './mmu.ts';
+import { mmuSpteSet, rmapAdd, rmapWriteProtect, slotGfnWriteProtect, spteHi, spteLo, zapOneRmapSpte } from './rmap.ts';
+import { childRole, isDirectRole } from './role.ts';
+import { indexOf, spOf, sptepAt } from './shadow-pages.ts';
+import { walkWholeSlot } from './slot-walk.ts';
+import { isShadowPresent, pfnHi, pfnOf, SPTE_NX_HI, splitChildLo } from './spte.ts';
+
+/** @kvm slot_rmap_write_protect */
+function protectHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number, level: number): boolean {
+  return rmapWriteProtect(mmu, heads, at, level, false);
+}
+
+/**
+ * Write-protects a slot from `startLevel` up. The verdict on flushing is thrown away: the caller always flushes, as an
+ * entry may have been protected by somebody who has not flushed yet. @kvm kvm_mmu_slot_remove_write_access
+ */
+export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: number): void {
+  if (mmu.policy.onProtect === 'eager') slotSplitLarge(mmu, slot);
+  walkWholeSlot(mmu, slot, startLevel, MAX_HUGEPAGE_LEVEL, protectHead);
+}
+
+/**
+ * Re-arms the log for pages whose bits were just collected: bits of one 64-page word of the bitmap, `first` relative
+ * to the slot. @kvm kvm_arch_mmu_enable_log_dirty_pt_masked
+ */
+export function enableLogDirtyMasked(mmu: Mmu, slot: MemSlot, first: number, maskLo: number, maskHi: number): void {
+  if (mmu.manualProtect && mmu.initiallySet) protectLargeAt(mmu, slot, first, maskLo, maskHi);
+  if (slot.rmap.length === 0) return;
+  protectPages(mmu, slot, first, maskLo);
+  protectPages(mmu, slot, first + 32, maskHi);
+}
+
+/** @kvm kvm_mmu_write_protect_pt_masked */
+function protectPages(mmu: Mmu, slot: MemSlot, first: number, mask: number): void {
+  const heads = slot.rmap[0];
+  for (let left = mask; left !== 0; left &= left - 1)
+    rmapWriteProtect(mmu, heads, first + 31 - Math.clz32(left & -left), 1, false);
+}
+
+/**
+ * Initially-set mode left large entries writable; now they must go read-only. They lose "MMU-writable" with it, so the
+ * fast fault can't bring them back: the slow path puts small ones in their place. A word of 64 pages touches two large
+ * pages at most; a first page just on a boundary counts as two, harmlessly.
+ */
+function protectLargeAt(mmu: Mmu, slot: MemSlot, first: number, maskLo: number, maskHi: number): void {
+  const lowest = maskLo !== 0 ? 31 - Math.clz32(maskLo & -maskLo) : 63 - Math.clz32(maskHi & -maskHi);
+  const highest = maskHi !== 0 ? 63 - Math.clz32(maskHi) : 31 - Math.clz32(maskLo);
+  const start = slot.baseGfn + first + lowest;
+  const end = slot.baseGfn + first + highest;
+  slotGfnWriteProtect(mmu, slot, start, 2);
+  if (Math.ceil(start / 512) !== Math.ceil(end / 512)) slotGfnWriteProtect(mmu, slot, end, 2);
+}
+
+/** Entries of direct pages smaller than the host would allow now are dropped. @kvm kvm_mmu_zap_collapsible_spte */
+function zapCollapsible(mmu: Mmu, slot: MemSlot, heads: Int32Array, at: number): boolean {
+  const lists = mmu.lists;
+  let flush = false;
+  for (let again = true; again; ) {
+    again = false;
+    let cursor = lists.firstCursor(heads, at);
+    for (let sptep = lists.first(heads, at); sptep !== 0; ) {
+      const sp = spOf(sptep);
+      const gfn = mmu.pages.gfn[sp];
+      if (
+        isDirectRole(mmu.pages.role[sp]) &&
+        slot.contains(gfn) &&
+        mmu.pages.level(sp) < maxMappingLevel(mmu, slot, gfn, MAX_HUGEPAGE_LEVEL)
+      ) {
+        zapOneRmapSpte(mmu, heads, at, sptep);
+        flush = true;
+        again = true;
+        break;
+      }
+      cursor = lists.next(cursor);
+      sptep = cursor === 0 ? 0 : lists.at(cursor);
+    }
+  }
+  return flush;
+}
+
+/**
+ * Logging stopped: makes way for large mappings, which faults will install. The emptied tables stay linked.
+ * @kvm kvm_mmu_zap_collapsible_sptes
+ */
+export function zapCollapsibleSptes(mmu: Mmu, slot: MemSlot): void {
+  if (walkWholeSlot(mmu, slot, 1, MAX_HUGEPAGE_LEVEL - 1, zapCollapsible))
+    flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
+}
+
+// ---- the eager policy ----------------------------------------------------------------------------------------------
+
+/**
+ * Splits every large entry of a slot into entries of the next smaller size, down to 4 KiB. Rights are unchanged, so
+ * the only flushes are those of linking the new tables.
+ *
+ * @diverges Linux 6.1 splits direct mappings eagerly in the TDP MMU only; this is for the rmap engines.
+ */
+function slotSplitLarge(mmu: Mmu, slot: MemSlot): void {
+  for (let level = MAX_HUGEPAGE_LEVEL; level > 1; level--) walkWholeSlot(mmu, slot, level, level, splitHead);
+}
+
+function splitHead(mmu: Mmu, slot: MemSlot, heads: Int32Array, at: number): boolean {
+  for (let sptep = mmu.lists.first(heads, at); sptep !== 0; sptep = mmu.lists.first(heads, at)) splitLarge(mmu, slot, sptep);
+  return false;
+}
+
+/** One large leaf becomes a table of 512 that map the same. @kvm shadow_mmu_split_huge_page */
+function splitLarge(mmu: Mmu, slot: MemSlot, hugeSptep: number): void {
+  const hugeSp = spOf(hugeSptep);
+  const index = indexOf(hugeSptep);
+  const lo = spteLo(mmu, hugeSptep);
+  const hi = spteHi(mmu, hugeSptep);
+  const access = mmu.pages.entryAccess(hugeSp, index);
+  const gfn = mmu.pages.entryGfn(hugeSp, index);
+  const sp = getShadowPage(mmu, null, gfn, childRole(mmu.pages.role[hugeSp], index, true, access));
+  const level = mmu.pages.level(sp);
+  for (let i = 0; i < 512; i++) {
+    const sptep = sptepAt(sp, i);
+    if (isShadowPresent(spteLo(mmu, sptep))) continue;
+    const offset = i * pagesPerLevel(level);
+    const nx = level === 1 && mmu.nxHugePages && (access & 1) !== 0 ? 0 : hi & SPTE_NX_HI;
+    mmuSpteSet(mmu, sptep, splitChildLo(lo, hi, offset, level), pfnHi(pfnOf(lo, hi) + offset) | nx);
+    rmapAdd(mmu, slot, sptep, gfn + offset, access);
+  }
+  linkShadowPage(mmu, hugeSptep, sp);
+}
+

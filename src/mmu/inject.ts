@@ -1,0 +1,47 @@
+/**
+ * A #PF for the guest, and forgetting one address as INVLPG does. Source: Linux 6.1 x86.c
+ * kvm_inject_emulated_page_fault, mmu.c kvm_mmu_invalidate_gva.
+ */
+import { guestLevels, PFERR_PRESENT, PFERR_RSVD } from './guest-mode.ts';
+import type { GuestWalk } from './guest-walk.ts';
+import { clearMmioInfoOf } from './mmio-cache.ts';
+import type { Mmu } from './mmu.ts';
+import { invlpgRoot } from './sync-page.ts';
+import type { MmuVcpu } from './vcpu.ts';
+
+/**
+ * Queues the fault that a guest walk ended with. If it is one of rights, the address is forgotten first, as hardware
+ * does; else a guest that only widened its entry would fault for ever on a stale page. @kvm kvm_inject_emulated_page_fault
+ */
+export function injectPageFault(mmu: Mmu, vcpu: MmuVcpu, walk: GuestWalk): void {
+  const { errorCode, addrLo, addrHi } = walk;
+  if ((errorCode & (PFERR_PRESENT | PFERR_RSVD)) === PFERR_PRESENT) {
+    vcpu.port.flushTlbGva(addrLo, addrHi);
+    invalidateInRoot(mmu, vcpu, addrLo, addrHi, vcpu.root.sp);
+  }
+  vcpu.stats.pf_guest++;
+  vcpu.port.queuePageFault(errorCode, addrLo, addrHi);
+}
+
+/** INVLPG emulated: in the current root and all that were used before. @kvm kvm_mmu_invlpg */
+export function invlpg(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: number): void {
+  if (isCanonical(vcpu, hi)) {
+    vcpu.port.flushTlbGva(lo, hi);
+    invalidateInRoot(mmu, vcpu, lo, hi, vcpu.root.sp);
+    for (const root of vcpu.prevRoots) if (root.sp !== 0) invalidateInRoot(mmu, vcpu, lo, hi, root.sp);
+  }
+  vcpu.stats.invlpg++;
+}
+
+/** Shadow paging of a guest that pages; else there is nothing to forget. */
+function invalidateInRoot(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: number, root: number): void {
+  if (mmu.tdp || guestLevels(vcpu) === 0) return;
+  clearMmioInfoOf(vcpu, lo, hi);
+  vcpu.topUp(mmu.arena);
+  if (root !== 0) invlpgRoot(mmu, vcpu, lo, hi, root);
+}
+
+/** 48-bit canonical; any 32-bit address of a guest outside long mode is. @kvm is_noncanonical_address */
+function isCanonical(vcpu: MmuVcpu, hi: number): boolean {
+  return guestLevels(vcpu) < 4 || hi >> 15 === hi >> 31;
+}

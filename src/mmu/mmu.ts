@@ -1,0 +1,116 @@
+/**
+ * The state of a VM's MMU: tables, shadow pages, lists, slots, counters. No behaviour but the smallest; the functions
+ * of this room take an `Mmu` first, as the kernel's take a `struct kvm`.
+ *
+ *     guest access ---> fault.ts ---> fast-fault.ts                 write bit back, no lock
+ *                          |---> direct-fault.ts / shadow-fault.ts  find frame, level, tables
+ *                          `---> set-spte.ts ---> make-spte.ts      one entry, its rmap, its dirty mark
+ *     ioctl, notifier ---> dirty-log.ts, notifier.ts, zap.ts        rights taken away: return "flush needed"
+ *
+ * Functions that take rights away return true when some TLB may still hold them; callers flush once, at the end.
+ */
+import type { HostMemory } from '../mem/host-memory.ts';
+import { ADDRESS_SPACES, type MemSlot, Memslots } from '../mem/memslots.ts';
+import { TableArena } from '../mem/table-arena.ts';
+import { VmStats } from '../trace/stats.ts';
+import type { Tracer } from '../trace/tracer.ts';
+import { LINUX_6_1, type Policy } from './policy.ts';
+import { PteLists } from './pte-list.ts';
+import { REQ_TLB_FLUSH } from './requests.ts';
+import { roleAddressSpace } from './role.ts';
+import { ShadowPages } from './shadow-pages.ts';
+import type { MmuVcpu } from './vcpu.ts';
+
+export interface MmuConfig {
+  readonly host: HostMemory;
+  readonly trace: Tracer;
+  /** Two-dimensional paging; false: shadow paging. */
+  readonly tdp: boolean;
+  readonly policy?: Policy;
+  readonly nxHugePages?: boolean;
+}
+
+export class Mmu {
+  readonly arena = new TableArena();
+  readonly pages = new ShadowPages(this.arena);
+  readonly lists = new PteLists();
+  readonly stats = new VmStats();
+  readonly slots: readonly Memslots[] = Array.from({ length: ADDRESS_SPACES }, (_, i) => new Memslots(i));
+  readonly vcpus: MmuVcpu[] = [];
+  readonly host: HostMemory;
+  readonly trace: Tracer;
+  readonly tdp: boolean;
+  readonly policy: Policy;
+
+  /** @kvm nx_huge_pages */
+  nxHugePages: boolean;
+  /** Dirty log modes. @kvm manual_dirty_log_protect */
+  manualProtect = false;
+  initiallySet = false;
+
+  /** Frames in all slots. @kvm nr_memslot_pages */
+  nSlotPages = 0;
+  nUsedPages = 0;
+  nMaxPages = 0;
+  /** What user space asked for; 0: automatic. */
+  nRequestedPages = 0;
+  validGen = 0;
+  /** Valid pages that mirror guest tables; gate of everything that looks for one. */
+  indirectShadowPages = 0;
+  shadowRootAllocated = false;
+
+  invalidateInProgress = 0;
+  invalidateSeq = 0;
+  invalidateRangeStart = 0;
+  invalidateRangeEnd = 0;
+
+  /** Set by the last `prepareZapPage`: it zapped other pages too, so that a walk of the list must start anew. */
+  zapUnstable = false;
+  /** An entry as `makeSpte` left it. */
+  spteLo = 0;
+  spteHi = 0;
+  /** Scratch: frames of a prefetched run. */
+  readonly prefetchPfns = new Int32Array(8);
+  /** Scratch for copies out of guest memory. */
+  readonly bytes = new Uint8Array(64);
+  readonly words = new Int32Array(this.bytes.buffer);
+
+  constructor(config: MmuConfig) {
+    this.host = config.host;
+    this.trace = config.trace;
+    this.tdp = config.tdp;
+    this.policy = config.policy ?? LINUX_6_1;
+    this.nxHugePages = config.nxHugePages ?? false;
+  }
+}
+
+/** Slot of a gfn in the address space of a shadow page's role. @kvm kvm_memslots_for_spte_role, __gfn_to_memslot */
+export function slotForRole(mmu: Mmu, role: number, gfn: number): MemSlot {
+  const slot = mmu.slots[roleAddressSpace(role)].find(gfn);
+  if (slot === null) throw new Error(`INVARIANT rmap: an entry maps gfn ${gfn.toString(16)}, which is in no slot`);
+  return slot;
+}
+
+/** Slot that a vCPU sees at gfn. SMM is not built: always address space 0. @kvm kvm_vcpu_gfn_to_memslot */
+export function vcpuSlot(mmu: Mmu, _vcpu: MmuVcpu, gfn: number): MemSlot | null {
+  return mmu.slots[0].find(gfn);
+}
+
+/** @kvm kvm_make_all_cpus_request */
+export function requestAll(mmu: Mmu, request: number): void {
+  for (const vcpu of mmu.vcpus) vcpu.requests |= request;
+}
+
+/**
+ * Asks every vCPU to flush its TLB before it runs guest code again. The vCPUs of one thread never run while this is
+ * called, so that no interrupt is needed and `remote_tlb_flush` stays. @kvm kvm_flush_remote_tlbs
+ */
+export function flushRemoteTlbs(mmu: Mmu): void {
+  mmu.stats.remote_tlb_flush_requests++;
+  requestAll(mmu, REQ_TLB_FLUSH);
+}
+
+/** A ranged flush: x86 without Hyper-V has none, so everything goes. @kvm kvm_flush_remote_tlbs_with_address */
+export function flushRemoteTlbsRange(mmu: Mmu, _startGfn: number, _pages: number): void {
+  flushRemoteTlbs(mmu);
+}

@@ -1,0 +1,120 @@
+/**
+ * The host changes its mappings: KVM's entries for them go, before the change. A fault that looked its frame up
+ * before and has not installed it yet is stale, told by a sequence number.
+ *
+ * Source: Linux 6.1 kvm_main.c kvm_mmu_notifier_*, mmu.c kvm_unmap_gfn_range.
+ */
+import { hiOfNumber, loOfNumber } from '../base/u64.ts';
+import { MAX_HUGEPAGE_LEVEL } from '../base/page.ts';
+import type { HostNotifier } from '../mem/host-memory.ts';
+import type { MemSlot } from '../mem/memslots.ts';
+import { TP_AGE_HVA, TP_SET_SPTE_HVA, TP_TEST_AGE_HVA, TP_UNMAP_HVA_RANGE } from '../trace/tracepoints.ts';
+import { flushRemoteTlbs, type Mmu } from './mmu.ts';
+import { spteAge, spteLo, zapRmap } from './rmap.ts';
+import { type RmapHandler, walkSlotRmaps } from './slot-walk.ts';
+import { isAccessed } from './spte.ts';
+
+function zapHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number): boolean {
+  return zapRmap(mmu, heads, at);
+}
+
+function ageHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number): boolean {
+  const lists = mmu.lists;
+  let young = spteAge(mmu, lists.first(heads, at));
+  for (let c = lists.next(lists.firstCursor(heads, at)); c !== 0; c = lists.next(c))
+    if (spteAge(mmu, lists.at(c))) young = true;
+  return young;
+}
+
+function testAgeHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number): boolean {
+  const lists = mmu.lists;
+  if (isAccessed(spteLo(mmu, lists.first(heads, at)))) return true;
+  for (let c = lists.next(lists.firstCursor(heads, at)); c !== 0; c = lists.next(c))
+    if (isAccessed(spteLo(mmu, lists.at(c)))) return true;
+  return false;
+}
+
+export class MmuNotifier implements HostNotifier {
+  private readonly mmu: Mmu;
+  constructor(mmu: Mmu) {
+    this.mmu = mmu;
+  }
+
+  /** Some slot overlaps the range. The lock is taken, and the sequence touched, only then. */
+  private overlaps(start: number, end: number): boolean {
+    return this.mmu.slots.some((set) =>
+      set.slots.some((s) => s.userspaceAddr < end && start < s.userspaceAddr + s.npages * 4096),
+    );
+  }
+
+  /** Calls the handler for the part of each slot in the range; true if any said so. @kvm __kvm_handle_hva_range */
+  private handle(start: number, end: number, handler: RmapHandler): boolean {
+    const mmu = this.mmu;
+    let result = false;
+    for (const set of mmu.slots)
+      for (const slot of set.slots) {
+        const from = Math.max(start, slot.userspaceAddr);
+        const to = Math.min(end, slot.userspaceAddr + slot.npages * 4096);
+        if (from >= to) continue;
+        const first = slot.baseGfn + Math.floor((from - slot.userspaceAddr) / 4096);
+        const last = slot.baseGfn + Math.ceil((to - slot.userspaceAddr) / 4096);
+        if (walkSlotRmaps(mmu, slot, 1, MAX_HUGEPAGE_LEVEL, first, last, handler)) result = true;
+      }
+    return result;
+  }
+
+  /** @kvm kvm_mmu_notifier_invalidate_range_start */
+  invalidateRangeStart(start: number, end: number): void {
+    const mmu = this.mmu;
+    this.trace(TP_UNMAP_HVA_RANGE, start, end);
+    if (!this.overlaps(start, end)) return;
+    if (mmu.invalidateInProgress++ === 0) {
+      mmu.invalidateRangeStart = start;
+      mmu.invalidateRangeEnd = end;
+    } else {
+      mmu.invalidateRangeStart = Math.min(mmu.invalidateRangeStart, start);
+      mmu.invalidateRangeEnd = Math.max(mmu.invalidateRangeEnd, end);
+    }
+    if (this.handle(start, end, zapHead)) flushRemoteTlbs(mmu);
+  }
+
+  /** @kvm kvm_mmu_notifier_invalidate_range_end */
+  invalidateRangeEnd(start: number, end: number): void {
+    if (!this.overlaps(start, end)) return;
+    this.mmu.invalidateSeq++;
+    this.mmu.invalidateInProgress--;
+  }
+
+  /** A new writable frame: what is mapped of the old one goes. @kvm kvm_mmu_notifier_change_pte, kvm_set_pte_rmap */
+  changePte(hva: number): void {
+    const mmu = this.mmu;
+    if (mmu.trace.on) mmu.trace.emit(TP_SET_SPTE_HVA, loOfNumber(hva), hiOfNumber(hva));
+    if (mmu.invalidateInProgress === 0) return;
+    if (this.handle(hva, hva + 1, zapHead)) flushRemoteTlbs(mmu);
+  }
+
+  /** Clears A bits; true if one was set. @kvm kvm_mmu_notifier_clear_flush_young */
+  clearFlushYoung(start: number, end: number): boolean {
+    this.trace(TP_AGE_HVA, start, end);
+    const young = this.handle(start, end, ageHead);
+    if (young) flushRemoteTlbs(this.mmu);
+    return young;
+  }
+
+  /** The same without a flush: a TLB may go on without setting A. @kvm kvm_mmu_notifier_clear_young */
+  clearYoung(start: number, end: number): boolean {
+    this.trace(TP_AGE_HVA, start, end);
+    return this.handle(start, end, ageHead);
+  }
+
+  /** @kvm kvm_mmu_notifier_test_young */
+  testYoung(hva: number): boolean {
+    if (this.mmu.trace.on) this.mmu.trace.emit(TP_TEST_AGE_HVA, loOfNumber(hva), hiOfNumber(hva));
+    return this.handle(hva, hva + 1, testAgeHead);
+  }
+
+  private trace(id: number, start: number, end: number): void {
+    if (!this.mmu.trace.on) return;
+    this.mmu.trace.emit(id, loOfNumber(start), hiOfNumber(start), loOfNumber(end), hiOfNumber(end));
+  }
+}

@@ -1,0 +1,37 @@
+/**
+ * How a command of ours ends when it cannot do its work: one line on stderr, exit status 2. (Status 1 is a *result*: the
+ * work was done and differences or losses were found. A command sets it through `process.exitCode`.)
+ */
+import { CommanderError } from 'commander';
+
+export const EXIT_OWN_ERROR = 2;
+
+/** Bad input or a wish that can't be fulfilled: the message is meant for the user and needs no stack. */
+export class CliError extends Error {
+  override readonly name = 'CliError';
+}
+
+/** What to say on stderr and the exit status for anything that a command can throw; `line` is '' for nothing to say. */
+export function describeFailure(thrown: unknown, debug: boolean): { line: string; status: number } {
+  if (thrown instanceof CommanderError) {
+    // commander has printed its message, and throws for --help and --version too.
+    return { line: '', status: thrown.exitCode === 0 ? 0 : EXIT_OWN_ERROR };
+  }
+  if (thrown instanceof CliError) return { line: `penumbra: ${oneLine(thrown.message)}`, status: EXIT_OWN_ERROR };
+  const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+  if (isFileError(error)) {
+    return { line: `penumbra: ${oneLine(error.message)}`, status: EXIT_OWN_ERROR };
+  }
+  const line = `penumbra: unexpected ${error.name}: ${oneLine(error.message)}`;
+  if (debug) return { line: `${line}\n${error.stack ?? ''}`, status: EXIT_OWN_ERROR };
+  return { line: `${line} (PENUMBRA_DEBUG=1 shows where)`, status: EXIT_OWN_ERROR };
+}
+
+/** Node's own errors about files ("ENOENT: no such file or directory, open 'x'") are user errors, well said already. */
+function isFileError(error: Error): boolean {
+  return 'syscall' in error && 'path' in error;
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s*\n\s*/g, '; ').trim();
+}

@@ -1,0 +1,97 @@
+/** `penumbra replay`: any recording under any policies. Exit status 1 if one of them lost pages. */
+import type { Command } from 'commander';
+import { STORY_POLICIES } from '../../lab/policies.ts';
+import { DEFAULT_ROUND_EPOCHS, DEFAULT_SEED } from '../../lab/replay.ts';
+import { type Story, type StoryPolicy, tellStory } from '../../lab/story.ts';
+import { CliError } from '../cli-error.ts';
+import { progressLine } from '../progress.ts';
+import { styleFor } from '../table.ts';
+import { renderContrast, renderDefinitions, renderStory, storyToJson } from '../table-story.ts';
+import { EMBEDDED_TRACES, loadTrace, parseSeed } from '../trace-files.ts';
+
+/** As commander delivers them. */
+export interface RunOptions {
+  readonly policy: string;
+  readonly roundEpochs: string;
+  readonly seed: string;
+  readonly json?: boolean;
+  readonly explain?: boolean;
+}
+
+export function register(program: Command): void {
+  const command = program
+    .command('replay')
+    .description('runs a recording under one or more memory policies while a pre-copy migration goes on')
+    .argument('[trace...]', `.pntrace files, ${EMBEDDED_TRACES.join(', ')}, or synthetic:SEED`)
+    .action((traces: string[], options: RunOptions) => {
+      if (traces.length === 0 && options.explain !== true) throw new CliError('which recording? replay TRACE...');
+      const stories = runTraces(traces, options);
+      const lost = stories.some((story) => story.runs.some(({ result }) => result.migration.lostPages > 0));
+      if (lost) process.exitCode = 1;
+    });
+  addRunOptions(command);
+}
+
+/** The options that `replay` and `story` have in common. */
+export function addRunOptions(command: Command): void {
+  const names = STORY_POLICIES.map((policy) => policy.name).join(',');
+  command
+    .option('--policy <names>', 'policies to compare, with commas between', names)
+    .option('--round-epochs <n>', 'epochs between two rounds of the migration', String(DEFAULT_ROUND_EPOCHS))
+    .option('--seed <n>', 'order of several vCPUs within an epoch, which no recording has', String(DEFAULT_SEED))
+    .option('--explain', 'says exactly what each row of the table counts')
+    .option('--json', 'prints the numbers, each round included, as JSON')
+    .addHelpText('after', `\nPolicies:\n${STORY_POLICIES.map((p) => `  ${p.name.padEnd(10)}${p.about}`).join('\n')}`);
+}
+
+/** Runs each recording and prints what came of it. */
+export function runTraces(traces: readonly string[], options: RunOptions): Story[] {
+  const policies = parsePolicies(options.policy);
+  const roundEpochs = parseRoundEpochs(options.roundEpochs);
+  const seed = parseSeed(options.seed);
+  const style = styleFor(process.stdout, process.env);
+  const print = (text: string): void => void process.stdout.write(`${text}\n`);
+  const progress = progressLine(process.stderr);
+  const asJson = options.json === true;
+  if (options.explain === true && !asJson) print(renderDefinitions(style));
+
+  const stories = traces.map((argument, i) => {
+    progress.show(`reading ${argument} ...`);
+    const trace = loadTrace(argument);
+    const { name, epochs } = trace.header;
+    const onProgress = (policy: string, epoch: number): void =>
+      progress.show(`${name}, ${policy}: epoch ${epoch} of ${epochs}`);
+    const story = tellStory(trace, policies, { roundEpochs, seed, onProgress });
+    progress.clear();
+    // Printed one by one: the first table can be read while the second recording runs.
+    if (!asJson) print(`${i > 0 || options.explain === true ? '\n' : ''}${renderStory(story, style)}`);
+    return story;
+  });
+  if (asJson) print(JSON.stringify(stories.map(storyToJson), null, 2));
+  else {
+    const together = renderContrast(stories, style);
+    if (together !== '') print(`\n${together}`);
+  }
+  return stories;
+}
+
+function parsePolicies(text: string): StoryPolicy[] {
+  const names = text.split(',').map((name) => name.trim());
+  return names.map((name, i) => {
+    const policy = STORY_POLICIES.find((known) => known.name === name);
+    if (policy === undefined) {
+      const known = STORY_POLICIES.map((each) => each.name).join(', ');
+      throw new CliError(`no policy '${name}'; there are ${known}`);
+    }
+    if (names.indexOf(name) !== i) throw new CliError(`policy '${name}' is named twice`);
+    return policy;
+  });
+}
+
+function parseRoundEpochs(text: string): number {
+  const epochs = Number(text);
+  if (!/^\d+$/.test(text) || epochs < 1 || !Number.isSafeInteger(epochs)) {
+    throw new CliError(`--round-epochs takes a whole number from 1, not '${text}'`);
+  }
+  return epochs;
+}

@@ -1,0 +1,80 @@
+/**
+ * KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG.
+ *
+ * Get: collects the bits and re-arms the pages; under manual protection it only copies. Clear: collects the bits asked
+ * for, with or without manual protection. Both flush if any bit was set, whatever re-arming found.
+ *
+ * Source: Linux 6.1 kvm_main.c kvm_get_dirty_log_protect, kvm_clear_dirty_log_protect.
+ */
+import { EINVAL, ENOENT, KvmError } from '../base/errno.ts';
+import { enableLogDirtyMasked } from '../mmu/dirty-log.ts';
+import { flushRemoteTlbsRange, type Mmu } from '../mmu/mmu.ts';
+import { ADDRESS_SPACES, type MemSlot } from '../mem/memslots.ts';
+
+/** @kvm KVM_MEM_SLOTS_NUM: user slots, and three of KVM's own. */
+const USER_MEM_SLOTS = 32764;
+
+function logOf(mmu: Mmu, slotArgument: number): MemSlot {
+  const slot = mmu.slots[slotArgument >>> 16].byId(slotArgument & 0xffff);
+  if (slot === null || slot.dirtyBitmap === null)
+    throw new KvmError(ENOENT, `slot ${slotArgument & 0xffff} keeps no dirty log`);
+  return slot;
+}
+
+function checkSlot(slotArgument: number): void {
+  if (slotArgument >>> 16 >= ADDRESS_SPACES || (slotArgument & 0xffff) >= USER_MEM_SLOTS)
+    throw new KvmError(EINVAL, `slot ${slotArgument}`);
+}
+
+/** The dirty pages of a slot, a bit each in words of 32. @kvm kvm_get_dirty_log_protect */
+export function getDirtyLog(mmu: Mmu, slotArgument: number): Int32Array {
+  checkSlot(slotArgument);
+  const slot = logOf(mmu, slotArgument);
+  const bitmap = slot.dirtyBitmap!;
+  const copy = bitmap.slice();
+  if (mmu.manualProtect) return copy;
+  let flush = false;
+  for (let i = 0; i < bitmap.length; i += 2) {
+    const lo = bitmap[i];
+    const hi = bitmap[i + 1];
+    if (lo === 0 && hi === 0) continue;
+    flush = true;
+    bitmap[i] = 0;
+    bitmap[i + 1] = 0;
+    enableLogDirtyMasked(mmu, slot, 32 * i, lo, hi);
+  }
+  if (flush) flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
+  return copy;
+}
+
+/**
+ * Clears bits of [firstPage, firstPage + numPages): those set in `wanted`, whose first bit is firstPage's. firstPage
+ * must be a multiple of 64, numPages too unless it reaches the end. @kvm kvm_clear_dirty_log_protect
+ */
+export function clearDirtyLog(
+  mmu: Mmu,
+  slotArgument: number,
+  firstPage: number,
+  numPages: number,
+  wanted: Int32Array,
+): void {
+  checkSlot(slotArgument);
+  if (firstPage % 64 !== 0) throw new KvmError(EINVAL, `first page ${firstPage} is not a multiple of 64`);
+  const slot = logOf(mmu, slotArgument);
+  const rest = slot.npages - firstPage;
+  if (rest < 0 || numPages > rest || (numPages < rest && numPages % 64 !== 0))
+    throw new KvmError(EINVAL, `pages ${firstPage} to ${firstPage + numPages} of ${slot.npages}`);
+  const bitmap = slot.dirtyBitmap!;
+  let flush = false;
+  for (let i = 0; i < 2 * Math.ceil(numPages / 64); i += 2) {
+    const at = firstPage / 32 + i;
+    const lo = bitmap[at] & wanted[i];
+    const hi = bitmap[at + 1] & wanted[i + 1];
+    if (lo === 0 && hi === 0) continue;
+    flush = true;
+    bitmap[at] &= ~lo;
+    bitmap[at + 1] &= ~hi;
+    enableLogDirtyMasked(mmu, slot, 32 * at, lo, hi);
+  }
+  if (flush) flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
+}

@@ -1,0 +1,399 @@
+/**
+ * A vCPU: KVM_RUN's loop between guest entries, exits and user space.
+ *
+ *     run -> finish what user space answered
+ *         -> serve requests -> inject an exception -> make sure there is a root -> enter the guest
+ *         -> handle the exit: a fault for the MMU, an instruction for the emulator, or a return to user space
+ *
+ * Source: Linux 6.1 x86.c vcpu_enter_guest, kvm_arch_vcpu_ioctl_run; svm.c.
+ */
+import type { CpuModel } from '../hw/cpu-model.ts';
+import { doPageFault } from '../mmu/fault.ts';
+import { initMmu } from '../mmu/guest-mode.ts';
+import { handleMmioPageFault, mmioInfoInCache } from '../mmu/mmio-cache.ts';
+import type { Mmu } from '../mmu/mmu.ts';
+import { RET_PF_EMULATE, RET_PF_INVALID } from '../mmu/page-fault.ts';
+import { unprotectPage } from '../mmu/page-zap.ts';
+import {
+  REQ_LOAD_MMU_PGD,
+  REQ_MMU_FREE_OBSOLETE_ROOTS,
+  REQ_MMU_SYNC,
+  REQ_TLB_FLUSH,
+  REQ_TLB_FLUSH_CURRENT,
+  REQ_TLB_FLUSH_GUEST,
+  REQ_TRIPLE_FAULT,
+} from '../mmu/requests.ts';
+import { freeObsoleteRoots, loadMmu, resetMmuContext, syncPrevRoots, syncRoots } from '../mmu/roots.ts';
+import { roleLevel } from '../mmu/role.ts';
+import { MmuVcpu, PAE_ROOT } from '../mmu/vcpu.ts';
+import { TP_INJ_EXCEPTION, TP_PAGE_FAULT } from '../trace/tracepoints.ts';
+import { loadPdptrs } from './control-registers.ts';
+import { CpuState, isPaePaging } from './cpu-state.ts';
+import { EMUL_ALLOW_RETRY, EMUL_PF, EMUL_WRITE_PF_TO_SP, Emulator } from './emulator.ts';
+import { EXIT_INSTRUCTION, EXIT_IO, EXIT_NESTED_FAULT, EXIT_PAGE_FAULT, ScriptedCpu } from './scripted-cpu.ts';
+
+/** Why KVM_RUN returned. */
+export type VcpuExit =
+  | { readonly reason: 'io'; readonly port: number }
+  | { readonly reason: 'mmio'; readonly isWrite: boolean; readonly gpa: number; readonly data: Uint8Array }
+  | { readonly reason: 'internal'; readonly suberror: number }
+  | { readonly reason: 'shutdown' };
+
+/** System registers, as KVM_SET_SREGS takes them; those not given stay. */
+export interface Sregs {
+  cr0?: number;
+  cr3?: bigint;
+  cr4?: number;
+  efer?: number;
+  cpl?: number;
+  idtBase?: number;
+  gdtBase?: number;
+  tssBase?: number;
+}
+
+const PFERR_RSVD = 1 << 3;
+const PFERR_GUEST_PAGE_HI = 1 << 1;
+const PFERR_WRITE_PRESENT = 3;
+const VECTOR_DF = 8;
+const VECTOR_PF = 14;
+/** Exceptions that make another one a double fault: #DE #TS #NP #SS #GP. @kvm EXCPT_CONTRIBUTORY */
+const CONTRIBUTORY = (1 << 0) | (1 << 10) | (1 << 11) | (1 << 12) | (1 << 13);
+
+export class Vcpu {
+  readonly id: number;
+  readonly state = new CpuState();
+  readonly mmu: MmuVcpu;
+  readonly cpu: ScriptedCpu;
+  readonly emulator: Emulator;
+  exit: VcpuExit = { reason: 'shutdown' };
+  /** User space is to answer an MMIO exit. */
+  completeMmio = false;
+
+  private readonly vm: Mmu;
+  /** An `out` is finished at the next run, if rip is still at it. */
+  private outPending = false;
+  private outRip = 0;
+  /** The exception to be delivered. Pending: found by KVM; injected: given to the CPU, and to be given again. */
+  private exceptionPending = false;
+  private exceptionInjected = false;
+  private exceptionVector = 0;
+  private exceptionHasError = false;
+  private exceptionError = 0;
+  private eventRequested = false;
+  private pdptrsFresh = false;
+
+  constructor(vm: Mmu, id: number, model: CpuModel) {
+    this.vm = vm;
+    this.id = id;
+    this.cpu = new ScriptedCpu(this.state, vm.arena, vm.host.phys, model, vm.tdp);
+    const { tlb } = this.cpu;
+    this.mmu = new MmuVcpu(id, this.state, {
+      queuePageFault: (errorCode, lo, hi) => {
+        this.queueException(VECTOR_PF, true, errorCode);
+        this.state.cr2Lo = lo;
+        this.state.cr2Hi = hi;
+      },
+      refreshPdptrs: () => this.refreshPdptrs(),
+      flushTlbGva: (lo, hi) => tlb.flushGva(0, 0, lo, hi),
+      flushTlbCurrent: () => tlb.flushAsid(0),
+    });
+    this.emulator = new Emulator(vm, this);
+    initMmu(vm, this.mmu);
+  }
+
+  // ---- ioctls ------------------------------------------------------------------------------------------------------
+
+  /** KVM_SET_REGS forgets an exception that was not delivered yet. @kvm __set_regs */
+  setRip(lo: number, hi: number): void {
+    this.state.ripLo = lo;
+    this.state.ripHi = hi;
+    this.exceptionPending = false;
+    this.eventRequested = true;
+  }
+
+  /** A PAE guest's entries are read anew and its MMU reset, whatever changed. @kvm __set_sregs */
+  setSregs(sregs: Sregs): void {
+    const s = this.state;
+    const cr3Lo = sregs.cr3 === undefined ? s.cr3Lo : Number(BigInt.asIntN(32, sregs.cr3));
+    const cr3Hi = sregs.cr3 === undefined ? s.cr3Hi : Number(BigInt.asIntN(32, sregs.cr3 >> 32n));
+    const { cr0 = s.cr0, cr4 = s.cr4, efer = s.efer } = sregs;
+    let reset = cr3Lo !== s.cr3Lo || cr3Hi !== s.cr3Hi || efer !== s.efer || cr0 !== s.cr0 || cr4 !== s.cr4;
+    Object.assign(s, { cr0, cr3Lo, cr3Hi, cr4, efer });
+    s.cpl = sregs.cpl ?? s.cpl;
+    s.idtBase = sregs.idtBase ?? s.idtBase;
+    s.gdtBase = sregs.gdtBase ?? s.gdtBase;
+    s.tssBase = sregs.tssBase ?? s.tssBase;
+    if (isPaePaging(s)) {
+      loadPdptrs(this.vm, this.mmu, s.cr3Lo);
+      reset = true;
+    }
+    if (reset) resetMmuContext(this.vm, this.mmu);
+  }
+
+  /**
+   * KVM_RUN. 0: `exit` says why; negative: an errno. `answer` are the bytes of an MMIO read that was asked for;
+   * `immediateExit`: only finish what is pending. @kvm kvm_arch_vcpu_ioctl_run
+   */
+  run(answer: Uint8Array = new Uint8Array(8), immediateExit = false): number {
+    if (this.outPending) {
+      this.outPending = false;
+      if (this.state.ripLo === this.outRip) this.state.ripLo = (this.outRip + 2) | 0;
+    }
+    if (this.completeMmio) {
+      this.completeMmio = false;
+      const result = this.emulator.completeMmio(answer);
+      if (result <= 0) return result;
+    }
+    if (immediateExit) return 0;
+    for (;;) {
+      const result = this.enterGuest();
+      if (result <= 0) return result;
+    }
+  }
+
+  /**
+   * One access to a guest-physical page as a guest without page tables of its own makes it: TLB, nested tables, fault,
+   * again, until it succeeds. `kind`: 0 read, 1 write, 2 fetch. Nested paging only. Allocates nothing.
+   */
+  touchPage(gfn: number, kind: number): void {
+    const { cpu, mmu } = this;
+    for (;;) {
+      if (mmu.requests !== 0) this.serveRequests();
+      if (mmu.root.sp === 0) {
+        if (loadMmu(this.vm, mmu) !== 0) throw new Error('no shadow page is left for a root');
+        continue;
+      }
+      cpu.root.table = mmu.root.sp;
+      cpu.root.level = mmu.rootRole & 0xf;
+      if (cpu.touch(gfn, kind)) return;
+      mmu.stats.exits++;
+      this.tracePageFault();
+      const result = doPageFault(this.vm, mmu, cpu.addrLo, cpu.addrHi, cpu.errorLo);
+      if (result < 0 || result === RET_PF_EMULATE)
+        throw new Error(`page ${gfn} can't be had: result ${result} of its fault`);
+    }
+  }
+
+  // ---- entering the guest ------------------------------------------------------------------------------------------
+
+  /** 1: go on, 0: to user space, negative: errno. @kvm vcpu_enter_guest */
+  private enterGuest(): number {
+    if (this.mmu.requests !== 0 && !this.serveRequests()) return 0;
+    let vector = -1;
+    if (this.eventRequested) {
+      this.eventRequested = false;
+      vector = this.injectEvent();
+    }
+    if (this.mmu.root.sp === 0) {
+      const result = loadMmu(this.vm, this.mmu);
+      if (result !== 0) {
+        this.cancelInjection(vector);
+        return result;
+      }
+    }
+    if (this.mmu.requests !== 0) {
+      this.cancelInjection(vector);
+      return 1;
+    }
+    return this.handleExit(this.runCpu(vector));
+  }
+
+  private runCpu(vector: number): number {
+    const { cpu, mmu } = this;
+    const pae = mmu.root.sp === PAE_ROOT;
+    cpu.root.table = pae ? mmu.paeRootTable : mmu.root.sp;
+    cpu.root.level = roleLevel(mmu.rootRole);
+    const exit = cpu.run(vector, this.exceptionHasError, this.exceptionError);
+    mmu.stats.exits++;
+    this.pdptrsFresh = false;
+    // What the CPU was delivering when it exited has to be delivered again. @kvm svm_complete_interrupts
+    this.clearException();
+    if (cpu.eventVector >= 0) {
+      this.exceptionInjected = true;
+      this.exceptionVector = cpu.eventVector;
+      this.exceptionHasError = cpu.eventHasError;
+      this.exceptionError = cpu.eventError;
+      this.eventRequested = true;
+    }
+    return exit;
+  }
+
+  /** In KVM's order; false: a return to user space. */
+  private serveRequests(): boolean {
+    const { vm, mmu } = this;
+    if (this.take(REQ_MMU_FREE_OBSOLETE_ROOTS)) freeObsoleteRoots(vm, mmu);
+    if (this.take(REQ_MMU_SYNC)) syncRoots(vm, mmu);
+    this.take(REQ_LOAD_MMU_PGD);
+    if (this.take(REQ_TLB_FLUSH)) {
+      mmu.stats.tlb_flush++;
+      this.cpu.tlb.flushAll();
+      this.take(REQ_TLB_FLUSH_CURRENT);
+    }
+    if (this.take(REQ_TLB_FLUSH_CURRENT)) {
+      mmu.stats.tlb_flush++;
+      this.cpu.tlb.flushAsid(0);
+    }
+    if (this.take(REQ_TLB_FLUSH_GUEST)) this.flushTlbGuest();
+    if (!this.take(REQ_TRIPLE_FAULT)) return true;
+    this.emulator.mmioNeeded = false;
+    this.exit = { reason: 'shutdown' };
+    return false;
+  }
+
+  /** The guest flushed everything: stale shadow pages must be synced for that to be true. @kvm kvm_vcpu_flush_tlb_guest */
+  private flushTlbGuest(): void {
+    this.mmu.stats.tlb_flush++;
+    if (!this.vm.tdp) {
+      syncRoots(this.vm, this.mmu);
+      syncPrevRoots(this.vm, this.mmu);
+    }
+    this.cpu.tlb.flushAsid(0);
+  }
+
+  private take(request: number): boolean {
+    if ((this.mmu.requests & request) === 0) return false;
+    this.mmu.requests &= ~request;
+    return true;
+  }
+
+  // ---- exceptions --------------------------------------------------------------------------------------------------
+
+  /** @kvm kvm_multiple_exception */
+  queueException(vector: number, hasError: boolean, error: number): void {
+    this.eventRequested = true;
+    if (this.exceptionPending || this.exceptionInjected) {
+      const previous = this.exceptionVector;
+      if (previous === VECTOR_DF) {
+        this.mmu.requests |= REQ_TRIPLE_FAULT;
+        return;
+      }
+      if (isDoubleFault(previous, vector)) {
+        this.clearException();
+        this.setPending(VECTOR_DF, true, 0);
+        return;
+      }
+    }
+    this.setPending(vector, hasError, error);
+  }
+
+  private setPending(vector: number, hasError: boolean, error: number): void {
+    this.exceptionPending = true;
+    this.exceptionInjected = false;
+    this.exceptionVector = vector;
+    this.exceptionHasError = hasError;
+    this.exceptionError = error;
+  }
+
+  /** @kvm kvm_clear_exception_queue */
+  clearException(): void {
+    this.exceptionPending = false;
+    this.exceptionInjected = false;
+  }
+
+  /** The vector to deliver with this entry, or -1. @kvm kvm_check_and_inject_events */
+  private injectEvent(): number {
+    if (!this.exceptionInjected && !this.exceptionPending) return -1;
+    this.traceInject();
+    this.exceptionPending = false;
+    this.exceptionInjected = true;
+    return this.exceptionVector;
+  }
+
+  private traceInject(): void {
+    const { trace } = this.vm;
+    if (!trace.on) return;
+    const error = this.exceptionHasError ? this.exceptionError : 0;
+    const reinjected = this.exceptionInjected ? 1 : 0;
+    trace.emit(TP_INJ_EXCEPTION, this.exceptionVector, this.exceptionHasError ? 1 : 0, error, reinjected);
+  }
+
+  /** The entry didn't happen: what was to be injected is injected next time. @kvm svm_cancel_injection */
+  private cancelInjection(vector: number): void {
+    if (vector < 0) {
+      this.clearException();
+      return;
+    }
+    this.exceptionPending = false;
+    this.exceptionInjected = true;
+    this.eventRequested = true;
+  }
+
+  // ---- exits -------------------------------------------------------------------------------------------------------
+
+  private handleExit(exit: number): number {
+    const { cpu } = this;
+    switch (exit) {
+      case EXIT_IO:
+        this.outPending = true;
+        this.outRip = this.state.ripLo;
+        this.exit = { reason: 'io', port: cpu.port };
+        return 0;
+      case EXIT_PAGE_FAULT:
+        this.tracePageFault();
+        if (this.exceptionInjected) this.unprotectVirt(cpu.addrLo, cpu.addrHi);
+        return this.pageFault();
+      case EXIT_NESTED_FAULT:
+        this.tracePageFault();
+        return this.pageFault();
+      case EXIT_INSTRUCTION:
+        return this.emulator.emulate(0, 0, 0);
+      default:
+        this.exit = { reason: 'shutdown' };
+        return 0;
+    }
+  }
+
+  private tracePageFault(): void {
+    const { trace } = this.vm;
+    if (!trace.on) return;
+    const { addrLo, addrHi, errorLo, errorHi } = this.cpu;
+    trace.emit(TP_PAGE_FAULT, this.id, this.state.ripLo, this.state.ripHi, addrLo, addrHi, errorLo, errorHi);
+  }
+
+  /** A fault while an event was delivered: pages that mirror what it hit go, lest it never get through. */
+  private unprotectVirt(lo: number, hi: number): void {
+    if (this.mmu.isDirect) return;
+    unprotectPage(this.vm, this.emulator.gfnFor(lo, hi, 0));
+  }
+
+  /** @kvm kvm_mmu_page_fault */
+  private pageFault(): number {
+    const { vm, mmu } = this;
+    const { addrLo, addrHi, errorLo, errorHi } = this.cpu;
+    let type = EMUL_PF;
+    let result = RET_PF_INVALID;
+    if (errorLo & PFERR_RSVD) {
+      result = handleMmioPageFault(vm, mmu, addrLo, addrHi);
+      if (result === RET_PF_EMULATE) return this.emulator.emulate(addrLo, addrHi, type);
+    }
+    if (result === RET_PF_INVALID) {
+      result = doPageFault(vm, mmu, addrLo, addrHi, errorLo);
+      if (mmu.fault.writeFaultToShadowPgtable) type |= EMUL_WRITE_PF_TO_SP;
+    }
+    if (result < 0) return result;
+    if (result !== RET_PF_EMULATE) return 1;
+    if (
+      mmu.isDirect &&
+      errorHi & PFERR_GUEST_PAGE_HI &&
+      (errorLo & PFERR_WRITE_PRESENT) === PFERR_WRITE_PRESENT
+    ) {
+      unprotectPage(vm, (addrLo >>> 12) + addrHi * 0x100000);
+      return 1;
+    }
+    if (!mmioInfoInCache(vm, mmu, addrLo, addrHi)) type |= EMUL_ALLOW_RETRY;
+    return this.emulator.emulate(addrLo, addrHi, type);
+  }
+
+  /** Under nested paging the CPU reads the entries itself; KVM reads them once after each exit. @kvm svm_cache_reg */
+  private refreshPdptrs(): void {
+    if (!this.vm.tdp || this.pdptrsFresh) return;
+    this.pdptrsFresh = true;
+    loadPdptrs(this.vm, this.mmu, this.state.cr3Lo);
+  }
+}
+
+function isDoubleFault(first: number, second: number): boolean {
+  const contributory = (vector: number): boolean => ((CONTRIBUTORY >>> vector) & 1) !== 0;
+  if (first === VECTOR_PF) return second === VECTOR_PF || contributory(second);
+  return contributory(first) && contributory(second);
+}
