@@ -11,6 +11,8 @@ import type { AddedPage, ChangedPage, EntryChange, MmuState, Place, StateChange 
 
 const INVALID = 1 << 11;
 const ENTRIES = 512;
+/** The recorder leaves out names with `exits` or `ns` in them (recorder/src/main.c stat_wanted). */
+const NOT_RECORDED = new Set(['exits', 'max_mmu_page_hash_collisions']);
 const NO_PAE_ROOT = '0,0,0,0,0,0,0,0';
 const ATTRIBUTES = ['unsync', 'root_count', 'unsync_children', 'gen', 'flood', 'nx_disallowed', 'invalid'] as const;
 
@@ -172,7 +174,7 @@ export class Observer {
     const changes: Record<string, number> = {};
     const compare = (prefix: string, counters: object): void => {
       for (const [name, value] of Object.entries(counters) as [string, number][]) {
-        if (name === 'exits') continue;
+        if (NOT_RECORDED.has(name)) continue;
         const before = this.lastStats.get(prefix + name) ?? 0;
         if (value !== before) changes[prefix + name] = value - before;
         this.lastStats.set(prefix + name, value);

@@ -121,7 +121,16 @@ export class ScriptedGuest {
   }
 
   private execute(va: bigint, user: boolean): void {
-    if (isCodeAt(this.vmm.vm, this.vcpu, this.tables, va, (gpa) => this.vmm.memory.hvaOf(gpa, 2) >= 0, (gpa) => this.vmm.peek(gpa, 2)))
+    if (
+      isCodeAt(
+        this.vmm.vm,
+        this.vcpu,
+        this.tables,
+        va,
+        (gpa) => this.vmm.memory.hvaOf(gpa, 2) >= 0,
+        (gpa) => this.vmm.peek(gpa, 2),
+      )
+    )
       this.run(va, 0n, 0n, user);
     else this.out.res['exit'] = 'nocode';
   }
@@ -218,7 +227,6 @@ export class ScriptedGuest {
     this.vcpu.setSregs({ cpl: user ? 3 : 0 });
     this.users[this.current] = user;
   }
-
 }
 
 function toU64(lo: number, hi: number): bigint {
@@ -231,4 +239,3 @@ function setPair(words: Int32Array, register: number, value: bigint): void {
   words[2 * register] = Number(BigInt.asIntN(32, value));
   words[2 * register + 1] = Number(BigInt.asIntN(32, value >> 32n));
 }
-

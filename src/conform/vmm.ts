@@ -24,8 +24,22 @@ export type HostOp = Extract<
   Op,
   {
     kind:
-      | 'slot' | 'log' | 'ro' | 'getlog' | 'clearlog' | 'del' | 'move' | 'dontneed' | 'munmap' | 'mprotect'
-      | 'populate' | 'fork' | 'hw' | 'hr' | 'mmupages' | 'param';
+      | 'slot'
+      | 'log'
+      | 'ro'
+      | 'getlog'
+      | 'clearlog'
+      | 'del'
+      | 'move'
+      | 'dontneed'
+      | 'munmap'
+      | 'mprotect'
+      | 'populate'
+      | 'fork'
+      | 'hw'
+      | 'hr'
+      | 'mmupages'
+      | 'param';
   }
 >;
 
@@ -51,7 +65,15 @@ export class Vmm {
   }
 
   private addHeadSlot(slot: SlotInfo, nopop: boolean): void {
-    const ret = this.addSlot(slot.id, Number(slot.gpa), Number(slot.size), slot.backing, slot.flags, nopop, Number(slot.hva_offset));
+    const ret = this.addSlot(
+      slot.id,
+      Number(slot.gpa),
+      Number(slot.size),
+      slot.backing,
+      slot.flags,
+      nopop,
+      Number(slot.hva_offset),
+    );
     if (ret !== 0) throw new Error(`slot ${slot.id} was refused`);
   }
 
@@ -113,8 +135,7 @@ export class Vmm {
     const pfn = this.hostPfn(Math.floor(gpa / 4096));
     if (pfn === 0) return null;
     let value = 0n;
-    for (let i = bytes - 1; i >= 0; i--)
-      value = (value << 8n) | BigInt(this.mm.frames.read8(pfn, (gpa % 4096) + i));
+    for (let i = bytes - 1; i >= 0; i--) value = (value << 8n) | BigInt(this.mm.frames.read8(pfn, (gpa % 4096) + i));
     return value;
   }
 

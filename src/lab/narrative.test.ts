@@ -17,7 +17,10 @@ function guest(name: string, written: number): PageTrace {
 }
 
 const tell = (trace: PageTrace): Story => tellStory(trace, PLAIN_POLICIES, { roundEpochs: 50, seed: 1 });
-const textOf = (story: Story): string => narrate(story).map(({ text }) => text).join('\n');
+const textOf = (story: Story): string =>
+  narrate(story)
+    .map(({ text }) => text)
+    .join('\n');
 
 describe('the text under the table', () => {
   it('says what lazy dropping spared and what it did not, in numbers', () => {

@@ -121,10 +121,10 @@ export class Memslots {
     let high = this.slots.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      if ((this.slots[middle]).baseGfn <= gfn) low = middle + 1;
+      if (this.slots[middle].baseGfn <= gfn) low = middle + 1;
       else high = middle;
     }
-    const slot = low > 0 ? (this.slots[low - 1]) : null;
+    const slot = low > 0 ? this.slots[low - 1] : null;
     if (slot === null || !slot.contains(gfn)) return null;
     this.last = slot;
     return slot;
@@ -150,5 +150,5 @@ export class Memslots {
 
 /** Marks a frame dirty in its slot's bitmap; `rel` is relative to the slot. */
 export function setDirtyBit(bitmap: Int32Array, rel: number): void {
-  bitmap[rel >>> 5] = (bitmap[rel >>> 5]) | (1 << (rel & 31));
+  bitmap[rel >>> 5] = bitmap[rel >>> 5] | (1 << (rel & 31));
 }

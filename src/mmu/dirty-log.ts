@@ -118,7 +118,8 @@ function slotSplitLarge(mmu: Mmu, slot: MemSlot): void {
 }
 
 function splitHead(mmu: Mmu, slot: MemSlot, heads: Int32Array, at: number): boolean {
-  for (let sptep = mmu.lists.first(heads, at); sptep !== 0; sptep = mmu.lists.first(heads, at)) splitLarge(mmu, slot, sptep);
+  for (let sptep = mmu.lists.first(heads, at); sptep !== 0; sptep = mmu.lists.first(heads, at))
+    splitLarge(mmu, slot, sptep);
   return false;
 }
 
@@ -142,4 +143,3 @@ function splitLarge(mmu: Mmu, slot: MemSlot, hugeSptep: number): void {
   }
   linkShadowPage(mmu, hugeSptep, sp);
 }
-

@@ -152,8 +152,7 @@ function updatePkruMask(vcpu: MmuVcpu): void {
     const pfec = i << 1;
     const onUserPage = (pfec & PFERR_RSVD) !== 0;
     const checkKey = (pfec & PFERR_FETCH) === 0 && onUserPage;
-    const checkWrite =
-      checkKey && (pfec & PFERR_WRITE) !== 0 && ((pfec & PFERR_USER) !== 0 || isCr0Wp(vcpu));
+    const checkWrite = checkKey && (pfec & PFERR_WRITE) !== 0 && ((pfec & PFERR_USER) !== 0 || isCr0Wp(vcpu));
     vcpu.pkruMask |= ((checkKey ? 1 : 0) | (checkWrite ? 2 : 0)) << pfec;
   }
 }

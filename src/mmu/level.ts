@@ -13,8 +13,7 @@ import { isLarge, isShadowPresent } from './spte.ts';
  */
 export function maxMappingLevel(mmu: Mmu, slot: MemSlot, gfn: number, maxLevel: number): number {
   let level = Math.min(maxLevel, MAX_HUGEPAGE_LEVEL);
-  for (; level > LEVEL_4K; level--)
-    if (slot.lpageInfo[level - 2][gfnToIndex(gfn, slot.baseGfn, level)] === 0) break;
+  for (; level > LEVEL_4K; level--) if (slot.lpageInfo[level - 2][gfnToIndex(gfn, slot.baseGfn, level)] === 0) break;
   if (level === LEVEL_4K) return level;
   return Math.min(level, mmu.host.mappingLevel(slot.hvaOf(gfn)));
 }

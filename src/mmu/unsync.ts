@@ -158,13 +158,7 @@ export function unlinkUnsyncPage(mmu: Mmu, sp: number): void {
  * gfn is tracked, or `canUnsync` is false, or this is a mere prefetch), and then the mapping stays read-only; pages
  * before the one that refused are unsync all the same. @kvm mmu_try_to_unsync_pages
  */
-export function tryToUnsyncPages(
-  mmu: Mmu,
-  slot: MemSlot,
-  gfn: number,
-  canUnsync: boolean,
-  prefetch: boolean,
-): boolean {
+export function tryToUnsyncPages(mmu: Mmu, slot: MemSlot, gfn: number, canUnsync: boolean, prefetch: boolean): boolean {
   if (isTracked(mmu, slot, gfn)) return true;
   const pages = mmu.pages;
   for (let sp = pages.bucketFirst(gfn); sp !== 0; sp = pages.bucketNext(sp)) {
@@ -219,4 +213,3 @@ export function syncChildren(mmu: Mmu, vcpu: MmuVcpu, parent: number): void {
 export function isUnsyncRoot(mmu: Mmu, root: number): boolean {
   return root > 0 && (mmu.pages.unsync[root] !== 0 || mmu.pages.unsyncChildren[root] !== 0);
 }
-

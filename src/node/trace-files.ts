@@ -1,5 +1,5 @@
 /** Reads recordings from disk: a path, one of the embedded ones by its name, or a synthetic guest by its seed. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
@@ -21,6 +21,7 @@ export function loadTrace(argument: string): PageTrace {
   const seed = SYNTHETIC.exec(argument)?.[1];
   if (seed !== undefined) return syntheticTrace(parseSeed(seed));
   const path = findFile(argument);
+  if (statSync(path).isDirectory()) throw new CliError(`${path} is a folder, not a recording`);
   const file = readFileSync(path);
   try {
     return readPntrace(file, (packed, maxBytes) => gunzipSync(packed, { maxOutputLength: Math.max(1, maxBytes) }));

@@ -7,12 +7,7 @@
 import { readGuest } from '../mmu/guest-memory.ts';
 import { GUEST_MAXPHYADDR, initMmu } from '../mmu/guest-mode.ts';
 import type { Mmu } from '../mmu/mmu.ts';
-import {
-  REQ_LOAD_MMU_PGD,
-  REQ_MMU_SYNC,
-  REQ_TLB_FLUSH_CURRENT,
-  REQ_TLB_FLUSH_GUEST,
-} from '../mmu/requests.ts';
+import { REQ_LOAD_MMU_PGD, REQ_MMU_SYNC, REQ_TLB_FLUSH_CURRENT, REQ_TLB_FLUSH_GUEST } from '../mmu/requests.ts';
 import { freeCurrentRoot, freePrevRoots, newPgd, resetMmuContext, unloadMmu } from '../mmu/roots.ts';
 import type { MmuVcpu } from '../mmu/vcpu.ts';
 import {
@@ -97,7 +92,8 @@ export function setCr4(mmu: Mmu, vcpu: MmuVcpu, s: CpuState, value: number, valu
   if (valueHi !== 0 || value & ~CR4_BITS) return false;
   if (isLongMode(s)) {
     if (!(value & CR4_PAE) || changed & CR4_LA57) return false;
-  } else if (isPaging(s) && value & CR4_PAE && changed & CR4_PDPTR_BITS && !loadPdptrs(mmu, vcpu, s.cr3Lo)) return false;
+  } else if (isPaging(s) && value & CR4_PAE && changed & CR4_PDPTR_BITS && !loadPdptrs(mmu, vcpu, s.cr3Lo))
+    return false;
   if (value & CR4_PCIDE && !(old & CR4_PCIDE) && (s.cr3Lo & PCID_MASK || !isLongMode(s))) return false;
   s.cr4 = value;
   if (changed & CR4_ROLE_BITS) resetMmuContext(mmu, vcpu);

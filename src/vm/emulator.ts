@@ -6,13 +6,7 @@
  * Source: Linux 6.1 x86.c x86_emulate_instruction, emulator_read_write, emulator_cmpxchg_emulated; emulate.c.
  */
 import { hvaOfGfn, markPageDirty, readGuest, writeGuest } from '../mmu/guest-memory.ts';
-import {
-  guestLevels,
-  PFERR_FETCH,
-  PFERR_USER,
-  PFERR_WRITE,
-  permissionFault,
-} from '../mmu/guest-mode.ts';
+import { guestLevels, PFERR_FETCH, PFERR_USER, PFERR_WRITE, permissionFault } from '../mmu/guest-mode.ts';
 import { GuestWalk } from '../mmu/guest-walk.ts';
 import { walkAddr } from '../mmu/guest-walker.ts';
 import { injectPageFault, invlpg } from '../mmu/inject.ts';
@@ -57,6 +51,7 @@ const CONTINUE = 0;
 const FAULT = 1;
 const IO_NEEDED = 2;
 const UNHANDLEABLE = 3;
+const CMPXCHG_FAILED = 4;
 
 /** Part of an access that is MMIO; at most 8 bytes, in one page. @kvm kvm_mmio_fragment */
 interface MmioFragment {
@@ -73,6 +68,18 @@ export class Emulator {
   private readonly walk = new GuestWalk();
   private readonly insn = new Instruction();
   private readonly code = new Uint8Array(16);
+
+  /**
+   * What was decoded: the instruction's address, its memory operand's, its register operand. If it waits for MMIO, it
+   * goes on with these, even if user space has set other registers meanwhile; those it doesn't write then.
+   */
+  private ripLo = 0;
+  private operandLo = 0;
+  private operandHi = 0;
+  private sourceLo = 0;
+  private sourceHi = 0;
+  private rflags = 0;
+  private registersReplaced = false;
 
   /** Bytes of the access at hand. */
   private readonly data = new Uint8Array(8);
@@ -126,18 +133,25 @@ export class Emulator {
       return 1;
     }
     if (!this.mmioNeeded) {
-      this.advance();
+      this.finish(result !== CMPXCHG_FAILED);
       return 1;
     }
     vcpu.mmu.stats.mmio_exits++;
     vcpu.completeMmio = true;
-    if (this.mmioIsWrite) this.advance();
+    if (this.mmioIsWrite) this.finish(true);
     return 0;
   }
 
-  private advance(): void {
+  /** Ends the instruction; `completed` false: it is to run again. */
+  private finish(completed: boolean): void {
     const s = this.vcpu.state;
-    s.ripLo = (s.ripLo + this.insn.length) | 0;
+    s.ripLo = completed ? (this.ripLo + this.insn.length) | 0 : this.ripLo;
+    s.rflags = this.rflags;
+  }
+
+  /** User space set the registers. @kvm emulate_regs_need_sync_from_vcpu */
+  replaceRegisters(): void {
+    this.registersReplaced = true;
   }
 
   private decodeFailed(crLo: number, crHi: number, type: number): number {
@@ -182,7 +196,19 @@ export class Emulator {
     this.code.fill(0);
     this.code.set(mmu.bytes.subarray(0, count));
     this.insn.decode(this.code, isLongMode(vcpu.state));
+    this.decodeOperands();
     return CONTINUE;
+  }
+
+  private decodeOperands(): void {
+    const s = this.vcpu.state;
+    this.ripLo = s.ripLo;
+    this.rflags = s.rflags;
+    this.operandLo = s.gpr[2 * RBX];
+    this.operandHi = isLongMode(s) ? s.gpr[2 * RBX + 1] : 0;
+    this.sourceLo = s.gpr[2 * RCX];
+    this.sourceHi = s.gpr[2 * RCX + 1];
+    this.registersReplaced = false;
   }
 
   private userBit(): number {
@@ -269,16 +295,16 @@ export class Emulator {
     switch (insn.kind) {
       case INSN_LOAD: {
         const result = this.readOperand();
-        if (result === CONTINUE) this.setRax();
+        if (result === CONTINUE && !this.registersReplaced) this.setRax();
         return result;
       }
       case INSN_STORE:
-        this.setData(s.gpr[2 * RCX], s.gpr[2 * RCX + 1]);
-        return this.writeOperand();
+        this.setData(this.sourceLo, this.sourceHi);
+        return this.access(true);
       case INSN_XCHG:
         return this.exchange();
       case INSN_INVLPG:
-        invlpg(this.mmu, vcpu.mmu, s.gpr[2 * RBX], this.operandHi());
+        invlpg(this.mmu, vcpu.mmu, this.operandLo, this.operandHi);
         return CONTINUE;
       case INSN_MOV_CR:
         return this.moveToCr();
@@ -288,10 +314,6 @@ export class Emulator {
       default:
         return UNHANDLEABLE;
     }
-  }
-
-  private operandHi(): number {
-    return isLongMode(this.vcpu.state) ? this.vcpu.state.gpr[2 * RBX + 1] : 0;
   }
 
   private setData(lo: number, hi: number): void {
@@ -318,7 +340,6 @@ export class Emulator {
 
   /** Reads, then writes back by compare-and-exchange. @kvm em_xchg, segmented_cmpxchg */
   private exchange(): number {
-    const { gpr } = this.vcpu.state;
     const { bytes } = this.insn;
     const result = this.readOperand();
     if (result !== CONTINUE) {
@@ -327,26 +348,34 @@ export class Emulator {
       return result;
     }
     const [oldLo, oldHi] = [this.dataLo(), this.dataHi()];
-    this.setData(gpr[2 * RCX], gpr[2 * RCX + 1]);
-    const written = this.compareExchange(bytes);
-    if (written !== CONTINUE) return written;
+    this.setData(this.sourceLo, this.sourceHi);
+    const written = this.compareExchange(bytes, oldLo, oldHi);
+    if (written !== CONTINUE || this.registersReplaced) return written;
+    const { gpr } = this.vcpu.state;
     gpr[2 * RCX] = oldLo;
     gpr[2 * RCX + 1] = bytes === 8 ? oldHi : 0;
     return CONTINUE;
   }
 
-  /** One atomic write through the host's mapping; where that can't be, a plain one. @kvm emulator_cmpxchg_emulated */
-  private compareExchange(bytes: number): number {
+  /**
+   * One atomic write through the host's mapping; where that can't be, a plain one. Fails if memory holds another value
+   * than was read, as it does if a stale MMIO entry answered the read. @kvm emulator_cmpxchg_emulated
+   */
+  private compareExchange(bytes: number, oldLo: number, oldHi: number): number {
     const { mmu, vcpu } = this;
-    const lo = vcpu.state.gpr[2 * RBX];
+    const lo = this.operandLo;
     const offset = lo & 0xfff;
-    const gfn = this.gfnFor(lo, this.operandHi(), PFERR_WRITE);
+    const gfn = this.gfnFor(lo, this.operandHi, PFERR_WRITE);
     const slot = gfn === INVALID_GFN ? null : vcpuSlot(mmu, vcpu.mmu, gfn);
     const hva = hvaOfGfn(slot, gfn);
-    if (hva < 0 || slot?.isReadonly || offset + bytes > 4096) return this.writeOperand();
-    mmu.bytes.set(this.data);
-    if (mmu.host.writeUser(hva + offset, mmu.bytes, bytes) !== 0) return UNHANDLEABLE;
+    if (hva < 0 || slot?.isReadonly || offset + bytes > 4096) return this.access(true);
+    // The host faults as for a write, and the page counts as dirty, even if the values differ.
+    if (mmu.host.writeUser(hva + offset, mmu.bytes, 0) !== 0) return UNHANDLEABLE;
     markPageDirty(slot, gfn);
+    mmu.host.readUser(hva + offset, mmu.bytes, bytes);
+    if (mmu.words[0] !== oldLo || (bytes === 8 && mmu.words[1] !== oldHi)) return CMPXCHG_FAILED;
+    mmu.bytes.set(this.data);
+    mmu.host.writeUser(hva + offset, mmu.bytes, bytes);
     mmuPteWrite(mmu, vcpu.mmu, gfn, offset, bytes);
     return CONTINUE;
   }
@@ -354,11 +383,8 @@ export class Emulator {
   /** @kvm em_cr_write */
   private moveToCr(): number {
     const { mmu, vcpu } = this;
-    const s = vcpu.state;
-    const lo = s.gpr[2 * RBX];
-    const hi = this.operandHi();
     const set = this.insn.operand === 0 ? setCr0 : this.insn.operand === 3 ? setCr3 : setCr4;
-    return set(mmu, vcpu.mmu, s, lo, hi) ? CONTINUE : this.raiseGp();
+    return set(mmu, vcpu.mmu, vcpu.state, this.operandLo, this.operandHi) ? CONTINUE : this.raiseGp();
   }
 
   // ---- memory operands ---------------------------------------------------------------------------------------------
@@ -374,14 +400,10 @@ export class Emulator {
     return this.access(false);
   }
 
-  private writeOperand(): number {
-    return this.access(true);
-  }
-
   /** The operand at rbx, in one part or, across pages, two. */
   private access(write: boolean): number {
-    const lo = this.vcpu.state.gpr[2 * RBX];
-    const hi = this.operandHi();
+    const lo = this.operandLo;
+    const hi = this.operandHi;
     const { bytes } = this.insn;
     this.fragments.length = 0;
     const first = Math.min(bytes, 4096 - (lo & 0xfff));

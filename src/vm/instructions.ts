@@ -50,7 +50,8 @@ export class Instruction {
 
   private decodeMovCr(modrm: number, length: number): void {
     const cr = (modrm >>> 3) & 7;
-    if (modrm >>> 6 === 3 && (modrm & 7) === 3 && (cr === 0 || cr === 3 || cr === 4)) this.set(INSN_MOV_CR, length, 0, cr);
+    if (modrm >>> 6 === 3 && (modrm & 7) === 3 && (cr === 0 || cr === 3 || cr === 4))
+      this.set(INSN_MOV_CR, length, 0, cr);
   }
 
   private set(kind: number, length: number, bytes: number, operand: number): void {

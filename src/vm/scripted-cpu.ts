@@ -32,7 +32,21 @@ import {
 import { SetAssociativeTlb, type Tlb } from '../hw/tlb.ts';
 import type { PhysMemory } from '../mem/phys-memory.ts';
 import type { TableArena } from '../mem/table-arena.ts';
-import { CR4_PAE, CR4_PKE, CR4_SMAP, CR4_SMEP, type CpuState, isLongMode, isPaging, RAX, RBX, RCX, RSP } from './cpu-state.ts';
+import {
+  CR0_PG,
+  CR0_WP,
+  CR4_PAE,
+  CR4_PKE,
+  CR4_SMAP,
+  CR4_SMEP,
+  type CpuState,
+  isLongMode,
+  isPaging,
+  RAX,
+  RBX,
+  RCX,
+  RSP,
+} from './cpu-state.ts';
 import {
   INSN_DEC_EAX,
   INSN_INVLPG,
@@ -59,6 +73,7 @@ const VECTOR_UD = 6;
 const VECTOR_GP = 13;
 const VECTOR_PF = 14;
 const RFLAGS_AC = 1 << 18;
+const CR0_TS_MP = 0xa;
 /** By kind of touch: every nested access is a user's. */
 const TOUCH_ACCESS = [ACCESS_USER, ACCESS_USER | ACCESS_WRITE, ACCESS_USER | ACCESS_FETCH];
 
@@ -340,13 +355,15 @@ export class ScriptedCpu {
   }
 
   /**
-   * KVM intercepts CR4 always, CR3 under shadow paging, CR0 if more than TS and MP changes ("selective").
+   * KVM intercepts CR4 always, CR3 under shadow paging, CR0 if the value that the CPU has isn't the guest's (shadow
+   * paging needs PG and WP), else if more than TS and MP changes ("selective"). @kvm svm_set_cr0
    */
   private moveToCr(cr: number): boolean {
     const s = this.state;
     const lo = s.gpr[2 * RBX];
-    const intercepted = !this.root.nested || cr === 4 || (cr === 0 && ((lo ^ s.cr0) & ~0xa) !== 0);
-    if (intercepted) {
+    const differs = !this.root.nested && (s.cr0 & (CR0_PG | CR0_WP)) !== (CR0_PG | CR0_WP);
+    const cr0Intercepted = differs || ((lo ^ s.cr0) & ~CR0_TS_MP) !== 0;
+    if (cr === 4 || (cr === 3 && !this.root.nested) || (cr === 0 && cr0Intercepted)) {
       this.exit = EXIT_INSTRUCTION;
       return false;
     }
@@ -366,7 +383,9 @@ export class ScriptedCpu {
   /** Delivers an exception through the guest's IDT. False: an exit came, with the event noted. */
   private deliver(vector: number, hasError: boolean, error: number): boolean {
     this.raised = -1;
-    if (isLongMode(this.state) ? this.deliverLong(vector, hasError, error) : this.deliverLegacy(vector, hasError, error))
+    if (
+      isLongMode(this.state) ? this.deliverLong(vector, hasError, error) : this.deliverLegacy(vector, hasError, error)
+    )
       return true;
     if (this.exit === EXIT_NONE) this.exit = EXIT_SHUTDOWN;
     this.eventVector = vector;

@@ -103,8 +103,12 @@ export class Vcpu {
 
   // ---- ioctls ------------------------------------------------------------------------------------------------------
 
-  /** KVM_SET_REGS forgets an exception that was not delivered yet. @kvm __set_regs */
+  /**
+   * KVM_SET_REGS, for the instruction pointer; the general registers are `state.gpr`. An exception that was not delivered
+   * yet is forgotten. @kvm __set_regs
+   */
   setRip(lo: number, hi: number): void {
+    this.emulator.replaceRegisters();
     this.state.ripLo = lo;
     this.state.ripHi = hi;
     this.exceptionPending = false;
@@ -372,11 +376,7 @@ export class Vcpu {
     }
     if (result < 0) return result;
     if (result !== RET_PF_EMULATE) return 1;
-    if (
-      mmu.isDirect &&
-      errorHi & PFERR_GUEST_PAGE_HI &&
-      (errorLo & PFERR_WRITE_PRESENT) === PFERR_WRITE_PRESENT
-    ) {
+    if (mmu.isDirect && errorHi & PFERR_GUEST_PAGE_HI && (errorLo & PFERR_WRITE_PRESENT) === PFERR_WRITE_PRESENT) {
       unprotectPage(vm, (addrLo >>> 12) + addrHi * 0x100000);
       return 1;
     }
