@@ -4,7 +4,7 @@
  * A recording's head tells the paging, the module parameters and the slots, but not all that the recorder was told:
  * how many vCPUs there are, how the dirty log is taken, how many shadow pages are allowed, and which slots were left
  * unpopulated. These stand in the lines of the scenario before `run`. (Where the scenario is not at hand,
- * `machine-guess.ts` finds what it can in the recording itself.)
+ * `machine-guess.ts` finds what it can in the rest.)
  */
 import { MAX_VCPUS, parseNumber, parseSlotWords, ScenarioError, type SlotWords, splitWords } from './scenario.ts';
 

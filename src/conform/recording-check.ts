@@ -40,6 +40,7 @@ export function checkHead(check: JsonCheck, head: Record<string, unknown>): Reco
   field(check, head, 'paging', (v) => check.oneOf(v, ['long', 'pae', '32', 'none']));
   field(check, head, 'slots', (v) => check.each(v, (slot) => checkSlot(check, slot)));
   field(check, head, 'roots', (v) => everyValue(check, v, (value) => check.hex(value)));
+  head['complete'] ??= true;
   field(check, head, 'complete', (v) => check.boolean(v));
   optional(check, head, 'error', (v) => check.text(v));
   optional(check, head, 'warnings', (v) => check.each(v, (warning) => check.text(warning)));

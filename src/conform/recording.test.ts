@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { parseRecording, RecordingError, strip } from './recording.ts';
 import { givenPack } from './testing/given.ts';
+import { writeRecording } from './write.ts';
 
 const ROLE = { word: '0x3781', level: 1, direct: 1, access: 'uwx', efer_nx: 1, cr0_wp: 1 };
 
@@ -132,5 +133,17 @@ describe('a malformed recording', () => {
   it.each(['', '[1', 'null', '[]', '"text"', '{}'])('%j is refused', (text) => {
     expect(() => parseRecording(text, 'x.json')).toThrow(RecordingError);
     expect(() => parseRecording(text, 'x.json')).toThrow(/^x\.json: /);
+  });
+});
+
+describe('a script', () => {
+  it('is a recording stripped of all answers: ops without events', () => {
+    const recording = givenPack('6.1-core')[0].load();
+    const { complete: _complete, ...document } = JSON.parse(writeRecording(recording));
+    document.results = document.results.map(({ n, op }: { n: number; op: string }) => ({ n, op }));
+    const script = parseRecording(JSON.stringify(document), 'x.A.json');
+    expect(script.complete).toBe(true);
+    expect(strip(script)).toEqual(strip(recording));
+    expect(script.results.every((result) => result.events.length === 0)).toBe(true);
   });
 });

@@ -4,6 +4,7 @@
  * kernel answered.
  */
 import { Tracer } from '../trace/tracer.ts';
+import type { Policy } from '../vm/vm.ts';
 import { eventForms } from './entry-form.ts';
 import type { Machine } from './machine.ts';
 import { Observer } from './observer.ts';
@@ -14,12 +15,18 @@ import { type HostOp, type HostOutput, Vmm } from './vmm.ts';
 
 const GUEST_OPS = new Set(['r', 'w', 'xchg', 'x', 'nop', 'wpte', 'invlpg', 'cr3', 'cr4', 'cr0', 'vcpu']);
 
-/** Runs a script on a machine. The result has the form of a recording. `check` is called after each op. */
-export function runScript(script: Script, machine: Machine, check?: (run: ScriptRun, op: OpResult) => void): Recording {
-  const run = new ScriptRun(script, machine);
+export interface RunOptions {
+  /** Instead of Linux 6.1's. */
+  readonly policy?: Policy;
+  readonly afterOp?: (run: ScriptRun, op: OpResult) => void;
+}
+
+/** Runs a script on a machine. The result has the form of a recording. */
+export function runScript(script: Script, machine: Machine, options: RunOptions = {}): Recording {
+  const run = new ScriptRun(script, machine, options.policy);
   const results = script.results.map(({ n, op }) => {
     const result = run.perform(n, op);
-    check?.(run, result);
+    options.afterOp?.(run, result);
     return result;
   });
   return { ...script, complete: true, results };
@@ -31,8 +38,8 @@ export class ScriptRun {
   private readonly guest: ScriptedGuest;
   private readonly observer: Observer;
 
-  constructor(script: Script, machine: Machine) {
-    this.vmm = new Vmm(script, machine, this.trace);
+  constructor(script: Script, machine: Machine, policy?: Policy) {
+    this.vmm = new Vmm(script, machine, this.trace, policy);
     this.guest = new ScriptedGuest(script, machine, this.vmm);
     this.observer = new Observer(this.vmm.vm, (gfn) => this.vmm.hostPfn(gfn));
     this.observer.stats();

@@ -7,7 +7,7 @@ import { type Backing, HostMm } from '../mem/host/host-mm.ts';
 import { VmmMemory } from '../mem/host/vmm-memory.ts';
 import { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
 import type { Tracer } from '../trace/tracer.ts';
-import { CAP_MANUAL_DIRTY_LOG_PROTECT2, Vm } from '../vm/vm.ts';
+import { CAP_MANUAL_DIRTY_LOG_PROTECT2, type Policy, Vm } from '../vm/vm.ts';
 import { hex } from './entry-form.ts';
 import type { Machine } from './machine.ts';
 import type { OpResult, Script, SlotInfo } from './recording.ts';
@@ -55,9 +55,9 @@ export class Vmm {
   private readonly slotFlags = new Map<number, number>();
   private out: HostOutput = { res: {} };
 
-  constructor(script: Script, machine: Machine, trace: Tracer) {
+  constructor(script: Script, machine: Machine, trace: Tracer, policy?: Policy) {
     const nxHugePages = isNxForced(script.params['nx_huge_pages']);
-    this.vm = new Vm({ host: this.mm, npt: script.mode !== 'C', nxHugePages, trace });
+    this.vm = new Vm({ host: this.mm, npt: script.mode !== 'C', nxHugePages, trace, policy });
     if (machine.manual) this.vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, machine.manual);
     if (machine.mmuPages) this.vm.setNrMmuPages(machine.mmuPages);
     for (const slot of script.slots) this.addHeadSlot(slot, machine.unpopulated.includes(slot.id));

@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { readPntrace } from '../formats/pntrace.ts';
 import { measure } from './measures.ts';
 import { STORY_POLICIES } from './policies.ts';
-import { type Relation, runOf, tellStory } from './story.ts';
+import { type Relation, runOf, type Story, tellStory } from './story.ts';
 import { syntheticTrace } from './synthetic.ts';
 import { PLAIN_POLICIES } from './testing/plain-machine.ts';
 
@@ -43,12 +43,12 @@ describe.each([
   ['redis-small', 1],
   ['grep', 5],
 ])('the story of the embedded recording %s', (name, fewer) => {
-  const file = readFileSync(new URL(`../../traces/${name}.pntrace`, import.meta.url));
-  const story = tellStory(
-    readPntrace(file, (packed) => gunzipSync(packed)),
-    STORY_POLICIES,
-    OPTIONS,
-  );
+  let story: Story;
+  beforeAll(() => {
+    const file = readFileSync(new URL(`../../traces/${name}.pntrace`, import.meta.url));
+    const trace = readPntrace(file, (packed) => gunzipSync(packed));
+    story = tellStory(trace, STORY_POLICIES, OPTIONS);
+  }, 120_000);
 
   it('has the relations that must hold', () => {
     expect(broken(story.relations)).toEqual([]);

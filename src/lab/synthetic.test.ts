@@ -5,16 +5,23 @@ import { encodePntrace } from '../formats/pntrace-encode.ts';
 import { profileTrace } from './profile.ts';
 import { syntheticTrace } from './synthetic.ts';
 
+const bytesOf = (records: Uint32Array): Uint8Array =>
+  new Uint8Array(records.buffer, records.byteOffset, records.byteLength);
+
 describe('a synthetic guest', () => {
   it('is the same for the same seed and another for another', () => {
-    expect(syntheticTrace(7)).toEqual(syntheticTrace(7));
-    expect(syntheticTrace(7).records).not.toEqual(syntheticTrace(8).records);
+    const textOf = (seed: number): string => JSON.stringify(syntheticTrace(seed));
+    const seven = textOf(7);
+    expect(textOf(7) === seven).toBe(true);
+    expect(textOf(8) === seven).toBe(false);
   });
 
   it('is a recording that the strict reader takes, whatever the seed', () => {
-    for (let seed = 0; seed < 20; seed++) {
-      const file = encodePntrace(syntheticTrace(seed), (bytes) => gzipSync(bytes, { level: 1 }));
-      expect(readPntrace(file, (packed) => gunzipSync(packed)).records).toEqual(syntheticTrace(seed).records);
+    for (let seed = 0; seed < 10; seed++) {
+      const trace = syntheticTrace(seed);
+      const file = encodePntrace(trace, (bytes) => gzipSync(bytes, { level: 1 }));
+      const again = readPntrace(file, (packed) => gunzipSync(packed));
+      expect(Buffer.compare(bytesOf(again.records), bytesOf(trace.records))).toBe(0);
     }
   });
 

@@ -142,7 +142,7 @@ describe('the machine of a recording', () => {
       'manual3-2m.A.json': writeRecording(changed),
       'manual3-2m.scn': 'manual 1\nrun\nnop\n',
     });
-    expect(machineIn(path)).toMatchObject({ origin: 'guess', machine: { manual: 3 } });
+    expect(machineIn(path)).toMatchObject({ origin: 'guess', machine: { manual: 1 } });
   });
 
   it('of one that broke off is that of the scenario which goes on', () => {

@@ -12,11 +12,11 @@ import { scenario as randomScenario } from '../../recorder/random-scenario.mjs';
 import { type Machine, opsOf, parseMachine, settingsOf } from '../conform/machine.ts';
 import { guessMachine } from '../conform/machine-guess.ts';
 import { type PackedRecording, readPack } from '../conform/pack.ts';
-import { type Mode, parseRecording, type Recording, RecordingError } from '../conform/recording.ts';
+import { type Mode, parseRecording, type Recording, RecordingError, strip } from '../conform/recording.ts';
 import { ScenarioError } from '../conform/scenario.ts';
 import { CliError } from './cli-error.ts';
 
-/** Where a machine's settings were found; a guess rests on the recording's results. */
+/** Where a machine's settings were found; a guess rests on memory, slots and ops, and may be wrong. */
 export type MachineOrigin = 'pack' | 'scenario' | 'seed' | 'guess';
 
 export interface RecordingSource {
@@ -146,7 +146,7 @@ function findMachine(recording: Recording, folder: string): { machine: Machine; 
   }
   const settings = embeddedSettings(recording);
   if (settings !== undefined) return { machine: parseMachine(settings), origin: 'pack' };
-  return { machine: guessMachine(recording), origin: 'guess' };
+  return { machine: guessMachine(strip(recording)), origin: 'guess' };
 }
 
 /** The scenario's machine if the recording is one of it. */

@@ -44,7 +44,7 @@ const MMIO_WRITE = 2;
 const GP_VECTOR = 13;
 const UD_VECTOR = 6;
 /** A gfn that no guest has: what failed translations leave behind. */
-const INVALID_GFN = 0xfffffffffffff;
+export const INVALID_GFN = 0xfffffffffffff;
 
 /** Outcomes of a memory access within an instruction. @kvm X86EMUL_CONTINUE ... */
 const CONTINUE = 0;
@@ -234,6 +234,14 @@ export class Emulator {
   gfnFor(lo: number, hi: number, access: number): number {
     const had = this.hasException;
     const gfn = this.gvaToGpa(lo, hi, this.userBit() | access) ? this.gfn : INVALID_GFN;
+    this.hasException = had;
+    return gfn;
+  }
+
+  /** The gpa's frame that the guest's tables give for a gva, whatever its rights; INVALID_GFN if none. @kvm kvm_mmu_gva_to_gpa_system */
+  gfnForSystem(lo: number, hi: number): number {
+    const had = this.hasException;
+    const gfn = this.gvaToGpa(lo, hi, 0) ? this.gfn : INVALID_GFN;
     this.hasException = had;
     return gfn;
   }

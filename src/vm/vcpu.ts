@@ -29,7 +29,7 @@ import { MmuVcpu, PAE_ROOT } from '../mmu/vcpu.ts';
 import { TP_INJ_EXCEPTION, TP_PAGE_FAULT } from '../trace/tracepoints.ts';
 import { loadPdptrs } from './control-registers.ts';
 import { CpuState, isPaePaging } from './cpu-state.ts';
-import { EMUL_ALLOW_RETRY, EMUL_PF, EMUL_WRITE_PF_TO_SP, Emulator } from './emulator.ts';
+import { EMUL_ALLOW_RETRY, EMUL_PF, EMUL_WRITE_PF_TO_SP, Emulator, INVALID_GFN } from './emulator.ts';
 import { EXIT_INSTRUCTION, EXIT_IO, EXIT_NESTED_FAULT, EXIT_PAGE_FAULT, ScriptedCpu } from './scripted-cpu.ts';
 
 /** Why KVM_RUN returned. */
@@ -132,6 +132,14 @@ export class Vcpu {
       reset = true;
     }
     if (reset) resetMmuContext(this.vm, this.mmu);
+  }
+
+  /** Guest-physical address of a gva by the guest's tables, or null. Both in bytes. @kvm KVM_TRANSLATE */
+  translate(gva: bigint): bigint | null {
+    const lo = Number(BigInt.asIntN(32, gva));
+    const hi = Number(BigInt.asIntN(32, gva >> 32n));
+    const gfn = this.emulator.gfnForSystem(lo, hi);
+    return gfn === INVALID_GFN ? null : (BigInt(gfn) << 12n) | (gva & 0xfffn);
   }
 
   /**

@@ -150,6 +150,17 @@ export class Frames implements PhysMemory {
     else chunk.smallLru[pfn & 511] = flags;
   }
 
+  /** Calls `visit` for every folio that has references, with its first frame and their number. For checks. */
+  eachCounted(visit: (pfn: number, refs: number) => void): void {
+    this.chunks.forEach((row, giga) => {
+      row?.forEach((chunk, i) => {
+        const first = giga * GIGA_FRAMES + i * CHUNK_FRAMES;
+        if (chunk?.smallRefs) chunk.smallRefs.forEach((refs, k) => refs > 0 && visit(first + k, refs));
+        else if (chunk !== null && chunk.kind === CHUNK_FOLIO) visit(first, chunk.refs);
+      });
+    });
+  }
+
   // ---- what is in them
 
   read32(pfn: number, offset: number): number {

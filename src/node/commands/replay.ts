@@ -9,6 +9,8 @@ import { styleFor } from '../table.ts';
 import { renderContrast, renderDefinitions, renderStory, storyToJson } from '../table-story.ts';
 import { EMBEDDED_TRACES, loadTrace, parseSeed } from '../trace-files.ts';
 
+const LARGE_PAGE_BYTES = 2 ** 21;
+
 /** As commander delivers them. */
 export interface RunOptions {
   readonly policy: string;
@@ -58,7 +60,10 @@ export function runTraces(traces: readonly string[], options: RunOptions): Story
   const stories = traces.map((argument, i) => {
     progress.show(`reading ${argument} ...`);
     const trace = loadTrace(argument);
-    const { name, epochs } = trace.header;
+    const { name, epochs, memBytes } = trace.header;
+    if (memBytes % LARGE_PAGE_BYTES !== 0) {
+      throw new CliError(`${argument}: ${memBytes} bytes of memory cannot all be mapped by 2 MiB entries`);
+    }
     const onProgress = (policy: string, epoch: number): void =>
       progress.show(`${name}, ${policy}: epoch ${epoch} of ${epochs}`);
     const story = tellStory(trace, policies, { roundEpochs, seed, onProgress });

@@ -1,7 +1,10 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
+import { TraceBuilder } from '../../formats/pntrace-builder.ts';
+import { encodePntrace } from '../../formats/pntrace-encode.ts';
 import { describeFailure } from '../cli-error.ts';
 import { createProgram } from '../program.ts';
 
@@ -12,6 +15,8 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
+const exitStatus = (): number => Number(process.exitCode ?? 0);
+
 /** Runs a command line; what it printed and how it ended. */
 async function penumbra(...args: string[]): Promise<{ out: string; err: string; status: number }> {
   process.exitCode = undefined;
@@ -21,7 +26,7 @@ async function penumbra(...args: string[]): Promise<{ out: string; err: string; 
   vi.spyOn(process.stderr, 'write').mockImplementation((text) => ((err += String(text)), true));
   try {
     await createProgram().parseAsync(args, { from: 'user' });
-    return { out, err, status: Number(process.exitCode ?? 0) };
+    return { out, err, status: exitStatus() };
   } catch (thrown) {
     const { line, status } = describeFailure(thrown, false);
     return { out, err: err + line, status };
@@ -90,6 +95,15 @@ describe('penumbra replay', () => {
     const { err, status } = await penumbra('replay', path);
     expect(status).toBe(2);
     expect(err).toBe(`penumbra: ${path}: byte 13: the file ends within its header of 16 bytes`);
+  });
+
+  it('refuses a guest whose memory ends within a large page', async () => {
+    const path = join(folder, 'odd.pntrace');
+    const builder = new TraceBuilder({ name: 'odd', title: '', epochInsns: 1, memBytes: 3 << 20, vcpus: 1 });
+    writeFileSync(path, encodePntrace(builder.finish(), gzipSync));
+    const { out, err, status } = await penumbra('replay', path);
+    expect({ out, status }).toEqual({ out: '', status: 2 });
+    expect(err).toContain('3145728 bytes of memory cannot all be mapped by 2 MiB entries');
   });
 
   it('refuses a folder with one line', async () => {
