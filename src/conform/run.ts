@@ -8,7 +8,7 @@ import type { Policy } from '../vm/vm.ts';
 import { eventForms } from './entry-form.ts';
 import type { Machine } from './machine.ts';
 import { Observer } from './observer.ts';
-import type { OpExit, OpResult, Recording, Script } from './recording.ts';
+import type { OpResult, Recording, Script } from './recording.ts';
 import { parseOp } from './scenario.ts';
 import { type GuestOp, type GuestOutput, ScriptedGuest } from './scripted-guest.ts';
 import { type HostOp, type HostOutput, Vmm } from './vmm.ts';

@@ -342,7 +342,9 @@ describe('fork (section 5)', () => {
     ['2m, read',            '2m',  ['r s1+0'],               ['s1+0..400000']],
     ['dropped again',       '4k',  ['w s1+0', 'dontneed s1+0 400000'], ['s1+0..400000']],
     ['cut in three',        '4k',  ['w s1+0', 'mprotect s1+3000 1000 r'], ['s1+0..3000', 's1+3000..4000', 's1+4000..400000']],
-    ['cut before it was written: halves share', '4k', ['mprotect s1+3000 1000 r', 'w s1+0', 'w s1+4000', 'mprotect s1+3000 1000 rw'],
+    ['parts with anonVmas of their own stay apart', '4k', ['mprotect s1+3000 1000 r', 'w s1+0', 'w s1+4000', 'mprotect s1+3000 1000 rw'],
+                                                              ['s1+0..4000', 's1+4000..400000']],
+    ['parts that share one merge', 'thp', ['mprotect s1+200000 200000 r', 'r s1+200000', 'w s1+0', 'mprotect s1+200000 200000 rw'],
                                                               ['s1+0..400000']],
   ] as const)('%s', (_what, backing, before, events) => {
     region(1, backing, 4 * M);
