@@ -52,7 +52,9 @@ export function entriesOf(file, text) {
 /** @param {string} comment the text between the comment's marks @returns {{ kvm: string[], diverges: string[] }} */
 function tagsOf(comment) {
   const plain = comment.replace(/^[ \t]*\*+ ?/gm, '');
-  const kvm = [...plain.matchAll(/@kvm\s+((?:FNAME\(\w+\)|\w+)(?:\s*,\s*(?:FNAME\(\w+\)|\w+))*)/g)].flatMap(([, names]) => names.split(/\s*,\s*/));
+  const kvm = [...plain.matchAll(/@kvm\s+((?:FNAME\(\w+\)|\w+)(?:\s*,\s*(?:FNAME\(\w+\)|\w+))*)/g)].flatMap(
+    ([, names]) => names.split(/\s*,\s*/),
+  );
   // A reason ends with the next tag or with its paragraph.
   const diverges = [...plain.matchAll(/@diverges\s+([\s\S]*?)(?=\n\s*\n|\s@[a-z]+\s|$)/g)].map(([, reason]) =>
     reason.replace(/\s+/g, ' ').trim(),

@@ -67,6 +67,16 @@ function hvaForm(hva: number): string {
   return `slot${slot}+${hex((hva - REGIONS_BASE) % REGION_STRIDE)}`;
 }
 
+/** Fifteen bytes of code in four words, as hexadecimal digits. */
+function insnForm(words: Int32Array, at: number): string {
+  let text = '';
+  for (let i = 0; i < 15; i++) {
+    const byte = (words[at + (i >>> 2)] >>> ((i & 3) * 8)) & 0xff;
+    text += byte.toString(16).padStart(2, '0');
+  }
+  return text;
+}
+
 /** The records of a trace ring as the recorder's events. `place` finds the page of an entry, or undefined. */
 export function eventForms(trace: Tracer, place: (sptep: number) => Place | undefined): TraceEvent[] {
   const events: TraceEvent[] = [];
@@ -85,6 +95,7 @@ export function eventForms(trace: Tracer, place: (sptep: number) => Place | unde
       else if (kind === 'spte') event[name] = entryForm(lo, hi);
       else if (kind === 'role') event[name] = roleForm(lo);
       else if (kind === 'ret') event[name] = RET_PF_NAMES[lo];
+      else if (kind === 'insn') event[name] = insnForm(trace.words, word - 4);
       else if (kind === 'hva') event[name] = hvaForm(toNumber(lo, hi));
       else event['at'] = place(lo);
     }

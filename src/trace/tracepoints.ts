@@ -8,9 +8,9 @@
 
 /**
  * i32 decimal, h32 and h64 hexadecimal, spte a table entry, sptep its place, role a shadow page role, gfn a guest
- * frame number, bit a boolean, num a non-negative 53-bit number in two words, ret a fast page fault's result.
+ * frame number, hva a host address, ret a fast page fault's result, insn the 15 bytes of an instruction fetch.
  */
-export type FieldKind = 'i32' | 'h32' | 'h64' | 'spte' | 'sptep' | 'role' | 'gfn' | 'hva' | 'ret';
+export type FieldKind = 'i32' | 'h32' | 'h64' | 'spte' | 'sptep' | 'role' | 'gfn' | 'hva' | 'ret' | 'insn';
 
 export interface Tracepoint {
   readonly id: number;
@@ -21,6 +21,7 @@ export interface Tracepoint {
 
 /** Words that a field takes in a record. */
 export function fieldWords(kind: FieldKind): number {
+  if (kind === 'insn') return 4;
   return kind === 'h64' || kind === 'spte' || kind === 'hva' ? 2 : 1;
 }
 
@@ -166,6 +167,26 @@ export const TRACEPOINTS: readonly Tracepoint[] = [
     ['end', 'hva'],
   ]),
   kvm(TP_TEST_AGE_HVA, 'kvm_test_age_hva', [['hva', 'hva']]),
+  kvm(TP_ENTRY, 'kvm_entry', [
+    ['vcpu_id', 'i32'],
+    ['rip', 'h64'],
+    ['immediate_exit', 'i32'],
+  ]),
+  kvm(TP_EXIT, 'kvm_exit', [
+    ['exit_reason', 'h32'],
+    ['guest_rip', 'h64'],
+    ['info1', 'h64'],
+    ['info2', 'h64'],
+    ['vcpu_id', 'i32'],
+  ]),
+  kvm(TP_EMULATE_INSN, 'kvm_emulate_insn', [
+    ['rip', 'h64'],
+    ['csbase', 'h32'],
+    ['len', 'i32'],
+    ['insn', 'insn'],
+    ['flags', 'h32'],
+    ['failed', 'i32'],
+  ]),
 ];
 
 /** Tracepoint of an event number, or undefined. */

@@ -14,7 +14,7 @@ import { matchMmioGpa, matchMmioGva } from '../mmu/mmio-cache.ts';
 import { type Mmu, vcpuSlot } from '../mmu/mmu.ts';
 import { unprotectPage } from '../mmu/page-zap.ts';
 import { mmuPteWrite } from '../mmu/pte-write.ts';
-import { TP_MMIO, TP_VCPU_MATCH_MMIO } from '../trace/tracepoints.ts';
+import { TP_EMULATE_INSN, TP_MMIO, TP_VCPU_MATCH_MMIO } from '../trace/tracepoints.ts';
 import { setCr0, setCr3, setCr4 } from './control-registers.ts';
 import { isLongMode, RAX, RBX, RCX } from './cpu-state.ts';
 import {
@@ -41,6 +41,9 @@ export const EMUL_NO_DECODE = 8;
 const MMIO_READ_UNSATISFIED = 0;
 const MMIO_READ = 1;
 const MMIO_WRITE = 2;
+/** Of the tracepoint: protected mode with 32-bit, with 64-bit code. @kvm KVM_EMUL_INSN_F_CR0_PE, F_CS_D, F_CS_L */
+const INSN_FLAGS_32 = 5;
+const INSN_FLAGS_64 = 9;
 const GP_VECTOR = 13;
 const UD_VECTOR = 6;
 /** A gfn that no guest has: what failed translations leave behind. */
@@ -67,7 +70,9 @@ export class Emulator {
   private readonly vcpu: Vcpu;
   private readonly walk = new GuestWalk();
   private readonly insn = new Instruction();
+  /** What the last fetch that worked found; a fetch that fails leaves it. */
   private readonly code = new Uint8Array(16);
+  private fetchedLength = 0;
 
   /**
    * What was decoded: the instruction's address, its memory operand's, its register operand. If it waits for MMIO, it
@@ -114,6 +119,7 @@ export class Emulator {
       vcpu.clearException();
       this.gpaAvailable = false;
       const fetched = this.fetch();
+      this.traceInsn(fetched === CONTINUE ? this.insn.length : 0, false);
       if (fetched !== CONTINUE || this.insn.kind === INSN_NONE) return this.decodeFailed(crLo, crHi, type);
     }
     if (this.retryInstruction(crLo, crHi, type)) return 1;
@@ -149,6 +155,16 @@ export class Emulator {
     s.rflags = this.rflags;
   }
 
+  private traceInsn(length: number, failed: boolean): void {
+    this.fetchedLength = length;
+    const { trace } = this.mmu;
+    if (!trace.on) return;
+    const { ripLo, ripHi } = this.vcpu.state;
+    const [a, b, c, d] = new Int32Array(this.code.buffer);
+    const flags = isLongMode(this.vcpu.state) ? INSN_FLAGS_64 : INSN_FLAGS_32;
+    trace.emit(TP_EMULATE_INSN, ripLo, ripHi, 0, length, a, b, c, d, flags, failed ? 1 : 0);
+  }
+
   /** User space set the registers. @kvm emulate_regs_need_sync_from_vcpu */
   replaceRegisters(): void {
     this.registersReplaced = true;
@@ -165,6 +181,7 @@ export class Emulator {
 
   /** @kvm handle_emulation_failure */
   private failed(): number {
+    this.traceInsn(this.fetchedLength, true);
     this.vcpu.queueException(UD_VECTOR, false, 0);
     if (this.vcpu.state.cpl !== 0) return 1;
     this.vcpu.exit = { reason: 'internal', suberror: 1 };
@@ -193,7 +210,6 @@ export class Emulator {
     const count = Math.min(15, 4096 - offset);
     if (!this.gvaToGpa(ripLo, ripHi, this.userBit() | PFERR_FETCH)) return FAULT;
     if (!readGuest(mmu, vcpu.mmu, this.gfn, offset, count)) return IO_NEEDED;
-    this.code.fill(0);
     this.code.set(mmu.bytes.subarray(0, count));
     this.insn.decode(this.code, isLongMode(vcpu.state));
     this.decodeOperands();

@@ -69,6 +69,11 @@ export const EXIT_NESTED_FAULT = 3;
 export const EXIT_INSTRUCTION = 4;
 export const EXIT_SHUTDOWN = 5;
 
+/** Exit codes of SVM (AMD APM vol. 2, appendix C). */
+const SVM_EXIT_WRITE_CR0 = 0x10;
+const SVM_EXIT_CR0_SEL_WRITE = 0x65;
+const SVM_EXIT_INVLPG = 0x79;
+
 const VECTOR_UD = 6;
 const VECTOR_GP = 13;
 const VECTOR_PF = 14;
@@ -99,6 +104,8 @@ export class ScriptedCpu {
   addrLo = 0;
   addrHi = 0;
   port = 0;
+  /** Of EXIT_INSTRUCTION: which intercept it was, by SVM's exit code. */
+  interceptCode = 0;
   /** Event under delivery when the exit came: vector, or -1. */
   eventVector = -1;
   eventHasError = false;
@@ -322,7 +329,7 @@ export class ScriptedCpu {
         break;
       case INSN_INVLPG:
         if (!this.root.nested) {
-          this.exit = EXIT_INSTRUCTION;
+          this.intercept(SVM_EXIT_INVLPG);
           return;
         }
         this.tlb.flushGva(0, 0, s.gpr[2 * RBX], this.operandHi());
@@ -364,7 +371,7 @@ export class ScriptedCpu {
     const differs = !this.root.nested && (s.cr0 & (CR0_PG | CR0_WP)) !== (CR0_PG | CR0_WP);
     const cr0Intercepted = differs || ((lo ^ s.cr0) & ~CR0_TS_MP) !== 0;
     if (cr === 4 || (cr === 3 && !this.root.nested) || (cr === 0 && cr0Intercepted)) {
-      this.exit = EXIT_INSTRUCTION;
+      this.intercept(cr === 0 && !differs ? SVM_EXIT_CR0_SEL_WRITE : SVM_EXIT_WRITE_CR0 + cr);
       return false;
     }
     if (cr === 0) s.cr0 = lo;
@@ -376,6 +383,11 @@ export class ScriptedCpu {
       this.tlb.flushNonGlobal(0);
     }
     return true;
+  }
+
+  private intercept(code: number): void {
+    this.interceptCode = code;
+    this.exit = EXIT_INSTRUCTION;
   }
 
   // ---- events ------------------------------------------------------------------------------------------------------

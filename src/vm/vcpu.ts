@@ -26,7 +26,7 @@ import {
 import { freeObsoleteRoots, loadMmu, resetMmuContext, syncPrevRoots, syncRoots } from '../mmu/roots.ts';
 import { roleLevel } from '../mmu/role.ts';
 import { MmuVcpu, PAE_ROOT } from '../mmu/vcpu.ts';
-import { TP_INJ_EXCEPTION, TP_PAGE_FAULT } from '../trace/tracepoints.ts';
+import { TP_ENTRY, TP_EXIT, TP_INJ_EXCEPTION, TP_PAGE_FAULT } from '../trace/tracepoints.ts';
 import { loadPdptrs } from './control-registers.ts';
 import { CpuState, isPaePaging } from './cpu-state.ts';
 import { EMUL_ALLOW_RETRY, EMUL_PF, EMUL_WRITE_PF_TO_SP, Emulator, INVALID_GFN } from './emulator.ts';
@@ -54,6 +54,13 @@ export interface Sregs {
 const PFERR_RSVD = 1 << 3;
 const PFERR_GUEST_PAGE_HI = 1 << 1;
 const PFERR_WRITE_PRESENT = 3;
+/** Exit codes of SVM (AMD APM vol. 2, appendix C). */
+const SVM_EXIT_PF = 0x4e;
+const SVM_EXIT_IOIO = 0x7b;
+const SVM_EXIT_SHUTDOWN = 0x7f;
+const SVM_EXIT_NPF = 0x400;
+/** IOIO: an `out` of one byte. */
+const IOIO_BYTE = 0x10;
 const VECTOR_DF = 8;
 const VECTOR_PF = 14;
 /** Exceptions that make another one a double fault: #DE #TS #NP #SS #GP. @kvm EXCPT_CONTRIBUTORY */
@@ -215,7 +222,10 @@ export class Vcpu {
     const pae = mmu.root.sp === PAE_ROOT;
     cpu.root.table = pae ? mmu.paeRootTable : mmu.root.sp;
     cpu.root.level = roleLevel(mmu.rootRole);
+    const { trace } = this.vm;
+    if (trace.on) trace.emit(TP_ENTRY, this.id, this.state.ripLo, this.state.ripHi, 0);
     const exit = cpu.run(vector, this.exceptionHasError, this.exceptionError);
+    if (trace.on) this.traceExit(exit);
     mmu.stats.exits++;
     this.pdptrsFresh = false;
     // What the CPU was delivering when it exited has to be delivered again. @kvm svm_complete_interrupts
@@ -353,6 +363,20 @@ export class Vcpu {
         this.exit = { reason: 'shutdown' };
         return 0;
     }
+  }
+
+  /** Exit code and the two info words as an AMD CPU gives them. */
+  private traceExit(exit: number): void {
+    const { cpu, state } = this;
+    const { ripLo, ripHi } = state;
+    let [reason, info1Lo, info1Hi, info2Lo, info2Hi] = [SVM_EXIT_SHUTDOWN, 0, 0, 0, 0];
+    if (exit === EXIT_IO) {
+      [reason, info1Lo, info2Lo, info2Hi] = [SVM_EXIT_IOIO, (cpu.port << 16) | IOIO_BYTE, ripLo + 2, ripHi];
+    } else if (exit === EXIT_PAGE_FAULT || exit === EXIT_NESTED_FAULT) {
+      reason = exit === EXIT_PAGE_FAULT ? SVM_EXIT_PF : SVM_EXIT_NPF;
+      [info1Lo, info1Hi, info2Lo, info2Hi] = [cpu.errorLo, cpu.errorHi, cpu.addrLo, cpu.addrHi];
+    } else if (exit === EXIT_INSTRUCTION) reason = cpu.interceptCode;
+    this.vm.trace.emit(TP_EXIT, reason, ripLo, ripHi, info1Lo, info1Hi, info2Lo, info2Hi, this.id);
   }
 
   private tracePageFault(): void {

@@ -12,6 +12,7 @@ interface Options {
   readonly mode: string;
   readonly write?: string;
   readonly differences: string;
+  readonly strict?: boolean;
   readonly json?: boolean;
 }
 
@@ -35,6 +36,7 @@ export function register(program: Command): void {
     .option('--mode <modes>', 'A direct, C shadow paging', 'AC')
     .option('--write <folder>', "writes our runs in the recorder's JSON instead of comparing")
     .option('--differences <n>', 'differences to print for each recording', '1')
+    .option('--strict', 'compares guest entries, exits and emulated instructions too')
     .option('--json', 'prints the verdicts as JSON')
     .action((paths: string[], options: Options) => conformance(paths, options));
 }
@@ -53,7 +55,7 @@ function conformance(paths: string[], options: Options): void {
     writeAll(sources, options.write);
     return;
   }
-  const verdicts = sources.map((source) => judge(source, limit, options.json !== true));
+  const verdicts = sources.map((source) => judge(source, limit, options));
   if (options.json) process.stdout.write(`${JSON.stringify(summary(verdicts))}\n`);
   else printSummary(verdicts);
   if (verdicts.some((verdict) => !verdict.identical)) process.exitCode = 1;
@@ -64,11 +66,14 @@ function replay(source: RecordingSource, recording: Recording): Recording {
   return runScript(strip(recording), source.machine(recording).machine);
 }
 
-function judge(source: RecordingSource, limit: number, print: boolean): Verdict {
+function judge(source: RecordingSource, limit: number, { json, strict }: Options): Verdict {
   const recording = source.load();
-  const { count, differences } = compareRecordings(recording, replay(source, recording), { limit });
+  const { count, differences } = compareRecordings(recording, replay(source, recording), {
+    limit,
+    strict: strict === true,
+  });
   const lines = differences.map((difference) => formatDifference(difference));
-  if (print && count > 0) {
+  if (json !== true && count > 0) {
     process.stdout.write(`${source.name}: ${count} ${count === 1 ? 'difference' : 'differences'}\n`);
     for (const line of lines) process.stdout.write(`  ${line}\n`);
   }
