@@ -94,7 +94,7 @@ export interface CpuRoot {
 export class ScriptedCpu {
   readonly state: CpuState;
   readonly root: CpuRoot;
-  readonly tlb: Tlb = new SetAssociativeTlb();
+  readonly tlb: Tlb;
   /** Start each run with an empty TLB, as the recording machine does. */
   flushAtEntry = true;
 
@@ -124,9 +124,17 @@ export class ScriptedCpu {
   private raised = -1;
   private raisedError = 0;
 
-  constructor(state: CpuState, arena: TableArena, memory: PhysMemory, model: CpuModel, nested: boolean) {
+  constructor(
+    state: CpuState,
+    arena: TableArena,
+    memory: PhysMemory,
+    model: CpuModel,
+    nested: boolean,
+    tlb: Tlb = new SetAssociativeTlb(),
+  ) {
     this.state = state;
     this.memory = memory;
+    this.tlb = tlb;
     this.root = { nested, table: 0, level: 4 };
     this.native = new NativeWalker(arena, hostView(model), CTL_NX);
     this.nested = new NestedWalker(memory, model, this.native);
@@ -242,27 +250,35 @@ export class ScriptedCpu {
     return this.state.cpl === 3 ? ACCESS_USER : 0;
   }
 
-  /** Reads `bytes` at rbx into (valueLo, valueHi). */
+  /** Frames of the operand's first and last byte; value of the last load. */
+  private firstPfn = 0;
+  private lastPfn = 0;
   private valueLo = 0;
   private valueHi = 0;
 
-  private load(bytes: number): boolean {
+  /** Translates the operand at rbx, the lower page first if it lies across two. */
+  private translateOperand(bytes: number, access: number): boolean {
     const lo = this.state.gpr[2 * RBX];
     const hi = this.operandHi();
-    const access = ACCESS_READ | this.userBit();
-    if (!this.translate(lo, hi, access)) return false;
-    const first = this.pfn;
-    const offset = lo & 0xfff;
-    let second = first;
-    if (offset + bytes > 4096) {
-      if (!this.translate((lo & ~0xfff) + 0x1000, this.nextHi(lo, hi), access)) return false;
-      second = this.pfn;
+    if (!this.translate(lo, hi, access | this.userBit())) return false;
+    this.firstPfn = this.pfn;
+    if ((lo & 0xfff) + bytes > 4096) {
+      const carry = lo >>> 12 === 0xfffff && isLongMode(this.state) ? 1 : 0;
+      if (!this.translate((lo & ~0xfff) + 0x1000, hi + carry, access | this.userBit())) return false;
     }
+    this.lastPfn = this.pfn;
+    return true;
+  }
+
+  /** Reads the operand into (valueLo, valueHi). */
+  private load(bytes: number): boolean {
+    if (!this.translateOperand(bytes, ACCESS_READ)) return false;
+    const offset = this.state.gpr[2 * RBX] & 0xfff;
     this.valueLo = 0;
     this.valueHi = 0;
     for (let i = bytes - 1; i >= 0; i--) {
       const at = offset + i;
-      const byte = at < 4096 ? this.memory.read8(first, at) : this.memory.read8(second, at - 4096);
+      const byte = at < 4096 ? this.memory.read8(this.firstPfn, at) : this.memory.read8(this.lastPfn, at - 4096);
       if (i >= 4) this.valueHi = (this.valueHi << 8) | byte;
       else this.valueLo = (this.valueLo << 8) | byte;
     }
@@ -270,31 +286,19 @@ export class ScriptedCpu {
   }
 
   private store(bytes: number, valueLo: number, valueHi: number): boolean {
-    const lo = this.state.gpr[2 * RBX];
-    const hi = this.operandHi();
-    const access = ACCESS_WRITE | this.userBit();
-    if (!this.translate(lo, hi, access)) return false;
-    const first = this.pfn;
-    const offset = lo & 0xfff;
-    let second = first;
-    if (offset + bytes > 4096) {
-      if (!this.translate((lo & ~0xfff) + 0x1000, this.nextHi(lo, hi), access)) return false;
-      second = this.pfn;
-    }
+    if (!this.translateOperand(bytes, ACCESS_WRITE)) return false;
+    const offset = this.state.gpr[2 * RBX] & 0xfff;
     for (let i = 0; i < bytes; i++) {
       const byte = ((i < 4 ? valueLo : valueHi) >>> ((i & 3) * 8)) & 0xff;
       const at = offset + i;
-      if (at < 4096) this.memory.write8(first, at, byte);
-      else this.memory.write8(second, at - 4096, byte);
+      if (at < 4096) this.memory.write8(this.firstPfn, at, byte);
+      else this.memory.write8(this.lastPfn, at - 4096, byte);
     }
     return true;
   }
 
   private operandHi(): number {
     return isLongMode(this.state) ? this.state.gpr[2 * RBX + 1] : 0;
-  }
-  private nextHi(lo: number, hi: number): number {
-    return lo >>> 12 === 0xfffff && isLongMode(this.state) ? hi + 1 : hi;
   }
 
   // ---- instructions ------------------------------------------------------------------------------------------------

@@ -1,0 +1,30 @@
+/**
+ * The quickest judge of an engine: replays the committed recordings, shortest first, and ends at the first that differs.
+ * Run by scripts/mutations.mjs, which bundles it with a changed engine. Exit status 1: it differs, and how.
+ */
+import { compareRecordings, formatDifference } from '../compare.ts';
+import { parseMachine } from '../machine.ts';
+import { strip } from '../recording.ts';
+import { runScript } from '../run.ts';
+import { givenPack } from './given.ts';
+
+const packs = [...givenPack('6.1-core'), ...givenPack('6.1-random')].filter(({ mode }) => mode !== 'B');
+
+/** The first difference in a line, or undefined. */
+function judge(packed: (typeof packs)[number]): string | undefined {
+  const recording = packed.load();
+  try {
+    const got = runScript(strip(recording), parseMachine(packed.settings));
+    const [first] = compareRecordings(recording, got, { limit: 1 }).differences;
+    return first && formatDifference(first);
+  } catch (error) {
+    return String(error);
+  }
+}
+
+for (const packed of packs) {
+  const difference = judge(packed);
+  if (difference === undefined) continue;
+  process.stdout.write(`${packed.name} ${difference.slice(0, 120)}\n`);
+  process.exit(1);
+}
