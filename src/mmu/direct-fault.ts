@@ -4,9 +4,8 @@
  */
 import { EFAULT, ENOSPC } from '../base/errno.ts';
 import { pagesPerLevel } from '../base/page.ts';
-import { TP_SPTE_REQUESTED } from '../trace/tracepoints.ts';
 import { fastPageFault } from './fast-fault.ts';
-import { faultinPfn, handleAbnormalPfn, isPageFaultStale, isTrackedWrite } from './fault.ts';
+import { faultinPfn, handleAbnormalPfn, isPageFaultStale, isTrackedWrite, traceSpteRequested } from './fault-steps.ts';
 import { CHILD_EXISTS, getChildPage, linkShadowPage } from './get-page.ts';
 import { disallowedHugepageAdjust, hugepageAdjust } from './level.ts';
 import { type Mmu, vcpuSlot } from './mmu.ts';
@@ -67,8 +66,4 @@ function directMap(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number {
   const ret = mmuSetSpte(mmu, vcpu, fault.slot, walk.sptep, ACC_ALL, baseGfn, fault.pfn, fault);
   if (ret !== RET_PF_SPURIOUS) directPtePrefetch(mmu, vcpu, walk.sptep);
   return ret;
-}
-
-export function traceSpteRequested(mmu: Mmu, fault: PageFault): void {
-  if (mmu.trace.on) mmu.trace.emit(TP_SPTE_REQUESTED, fault.gfn, fault.goalLevel);
 }

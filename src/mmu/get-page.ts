@@ -2,15 +2,16 @@
  * Finding or making the shadow page for (gfn, role), and linking it below an entry.
  * Source: Linux 6.1 mmu.c kvm_mmu_get_shadow_page, __link_shadow_page.
  */
-import { flushRemoteTlbs, flushRemoteTlbsRange, type Mmu } from './mmu.ts';
+import { flushRemoteTlbs, flushRemoteTlbsRange, type Mmu, isObsolete } from './mmu.ts';
 import { accountShadowed } from './page-track.ts';
-import { commitZapPages, dropParentPte, isObsolete, prepareZapPage, remoteFlushOrZap, zapPte } from './page-zap.ts';
+import { commitZapPages, dropParentPte, prepareZapPage, remoteFlushOrZap, zapPte } from './page-zap.ts';
 import { mmuSpteSet, spteHi, spteLo } from './rmap.ts';
 import { childRole, isDirectRole, roleAccess, roleHasGptes, roleLevel } from './role.ts';
 import { childOf, indexOf, spOf, tablePfn } from './shadow-pages.ts';
 import { isLarge, isShadowPresent, nonleafLo, pfnHi } from './spte.ts';
 import { traceGetPage } from './tracing.ts';
-import { markUnsync, syncOrZapPage } from './unsync.ts';
+import { syncOrZapPage } from './sync-children.ts';
+import { markUnsync } from './unsync.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
 /** The child is there already. @kvm ERR_PTR(-EEXIST) */

@@ -17,7 +17,7 @@ import type { Tracer } from '../trace/tracer.ts';
 import { LINUX_6_1, type Policy } from './policy.ts';
 import { PteLists } from './pte-list.ts';
 import { REQ_TLB_FLUSH } from './requests.ts';
-import { roleAddressSpace } from './role.ts';
+import { isInvalidRole, roleAddressSpace } from './role.ts';
 import { ShadowPages } from './shadow-pages.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
@@ -82,6 +82,11 @@ export class Mmu {
     this.policy = config.policy ?? LINUX_6_1;
     this.nxHugePages = config.nxHugePages ?? false;
   }
+}
+
+/** Zapped, or of an older generation. @kvm is_obsolete_sp */
+export function isObsolete(mmu: Mmu, sp: number): boolean {
+  return isInvalidRole(mmu.pages.role[sp]) || mmu.pages.validGen[sp] !== mmu.validGen;
 }
 
 /** Slot of a gfn in the address space of a shadow page's role. @kvm kvm_memslots_for_spte_role, __gfn_to_memslot */

@@ -9,7 +9,7 @@
  * Source: Linux 6.1 mmu.c, kvm_mmu_prepare_zap_page and around.
  */
 import { TP_ZAP_ALL_FAST } from '../trace/tracepoints.ts';
-import { flushRemoteTlbs, type Mmu, requestAll } from './mmu.ts';
+import { flushRemoteTlbs, isObsolete, type Mmu, requestAll } from './mmu.ts';
 import { unaccountShadowed } from './page-track.ts';
 import { RACE_ZAP_BATCH, race } from './race.ts';
 import { REQ_MMU_FREE_OBSOLETE_ROOTS } from './requests.ts';
@@ -26,11 +26,6 @@ const MIN_FREE_PAGES = 5;
 const REFILL_PAGES = 25;
 /** @kvm BATCH_ZAP_PAGES */
 const BATCH_ZAP_PAGES = 10;
-
-/** Zapped, or of an older generation. @kvm is_obsolete_sp */
-export function isObsolete(mmu: Mmu, sp: number): boolean {
-  return isInvalidRole(mmu.pages.role[sp]) || mmu.pages.validGen[sp] !== mmu.validGen;
-}
 
 /** Takes an entry out of its child's list of parents and empties it. @kvm drop_parent_pte */
 export function dropParentPte(mmu: Mmu, child: number, sptep: number): void {

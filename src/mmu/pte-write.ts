@@ -4,9 +4,9 @@
  *
  * Source: Linux 6.1 mmu.c kvm_mmu_pte_write.
  */
-import { flushRemoteTlbs, type Mmu } from './mmu.ts';
+import { flushRemoteTlbs, type Mmu, isObsolete } from './mmu.ts';
 import { readGuestAtomic } from './guest-memory.ts';
-import { commitZapPages, isObsolete, prepareZapPage, zapPte } from './page-zap.ts';
+import { commitZapPages, prepareZapPage, zapPte } from './page-zap.ts';
 import { spteLo } from './rmap.ts';
 import { ROLE_HAS_4_BYTE_GPTE, roleHasGptes, roleLevel, roleQuadrant } from './role.ts';
 import { sptepAt } from './shadow-pages.ts';

@@ -11,14 +11,15 @@ import { ENOSPC } from '../base/errno.ts';
 import { MEMSLOT_INVALID } from '../mem/memslots.ts';
 import { getShadowPage } from './get-page.ts';
 import { guestLevels, initMmu } from './guest-mode.ts';
-import { type Mmu, vcpuSlot } from './mmu.ts';
+import { type Mmu, vcpuSlot, isObsolete } from './mmu.ts';
 import { clearMmioInfo } from './mmio-cache.ts';
-import { commitZapPages, isObsolete, makePagesAvailable, prepareZapPage } from './page-zap.ts';
+import { commitZapPages, makePagesAvailable, prepareZapPage } from './page-zap.ts';
 import { REQ_LOAD_MMU_PGD, REQ_TRIPLE_FAULT } from './requests.ts';
 import { isDirectRole, roleLevel, withLevel, withQuadrant } from './role.ts';
 import { tablePfn } from './shadow-pages.ts';
 import { pfnHi, pfnLo, SPTE_P } from './spte.ts';
-import { isUnsyncRoot, syncChildren } from './unsync.ts';
+import { syncChildren } from './sync-children.ts';
+import { isUnsyncRoot } from './unsync.ts';
 import { type MmuVcpu, NUM_PREV_ROOTS, PAE_ROOT, type RootInfo } from './vcpu.ts';
 
 const PAE_LEVELS = 3;

@@ -10,8 +10,7 @@
  */
 import { EFAULT, ENOSPC } from '../base/errno.ts';
 import { pagesPerLevel } from '../base/page.ts';
-import { traceSpteRequested } from './direct-fault.ts';
-import { faultinPfn, handleAbnormalPfn, isPageFaultStale, isTrackedWrite } from './fault.ts';
+import { faultinPfn, handleAbnormalPfn, isPageFaultStale, isTrackedWrite, traceSpteRequested } from './fault-steps.ts';
 import { CHILD_EXISTS, getChildPage, linkShadowPage, validateDirectSpte } from './get-page.ts';
 import { readGuestAtomic } from './guest-memory.ts';
 import { guestLevels, hasFourByteGptes, isCr0Wp, isCr4Smep, PFERR_RSVD } from './guest-mode.ts';
@@ -28,7 +27,7 @@ import { mmuSetSpte } from './set-spte.ts';
 import { spOf } from './shadow-pages.ts';
 import { ACC_EXEC, ACC_USER, ACC_WRITE } from './spte.ts';
 import { ptePrefetch } from './sync-page.ts';
-import { syncChildren } from './unsync.ts';
+import { syncChildren } from './sync-children.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
 /** RET_PF_* (RETRY also when the guest gets the fault), or a negative errno. @kvm FNAME(page_fault) */

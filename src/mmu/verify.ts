@@ -15,8 +15,8 @@
  * Source: the distilled invariants of the reference (I2, I4 to I10, I14).
  */
 import { gfnToIndex, type MemSlot, makeLpageInfo } from '../mem/memslots.ts';
-import type { Mmu } from './mmu.ts';
-import { isObsolete } from './page-zap.ts';
+import { type Mmu, isObsolete } from './mmu.ts';
+
 import { spteHi, spteLo } from './rmap.ts';
 import { isDirectRole, isInvalidRole, roleAddressSpace, roleHasGptes } from './role.ts';
 import { childOf, indexOf, spOf, sptepAt } from './shadow-pages.ts';
