@@ -9,7 +9,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseSync } from 'oxc-parser';
-import { lineOf, typescriptSources, walk } from './sources.mjs';
+import { typescriptSources, walk } from './sources.mjs';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 
@@ -19,7 +19,7 @@ export const CONCORDANCE = 'docs/concordance.md';
 /**
  * @typedef {import('./sources.mjs').SyntaxNode} SyntaxNode
  * @typedef {{ name: string, start: number, end: number }} Declaration
- * @typedef {{ file: string, line: number, declaration: string, kvm: string[], diverges: string[] }} Entry
+ * @typedef {{ file: string, declaration: string, kvm: string[], diverges: string[] }} Entry
  */
 
 /** The document that belongs to the sources below `root`. @param {string} root @returns {string} */
@@ -43,8 +43,7 @@ export function entriesOf(file, text) {
     const { kvm, diverges } = tagsOf(comment.value);
     if (kvm.length === 0 && diverges.length === 0) continue;
     const declared = declarationAfter(comment, text, declarations);
-    const line = lineOf(text, declared?.start ?? comment.start);
-    entries.push({ file, line, declaration: declared?.name ?? '', kvm, diverges });
+    entries.push({ file, declaration: declared?.name ?? '', kvm, diverges });
   }
   return entries;
 }

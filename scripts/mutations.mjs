@@ -49,7 +49,8 @@ export function mutants() {
 /** @param {SyntaxNode} program @param {string} text @param {Map<string, string>} returns */
 function collectReturnTypes(program, text, returns) {
   walk(program, (node) => {
-    const named = node.type === 'FunctionDeclaration' ? node : node.type === 'MethodDefinition' ? node.value : undefined;
+    const named =
+      node.type === 'FunctionDeclaration' ? node : node.type === 'MethodDefinition' ? node.value : undefined;
     if (named === undefined || !named.returnType) return;
     const name = node.type === 'MethodDefinition' ? node.key.name : node.id?.name;
     returns.set(name, text.slice(named.returnType.start, named.returnType.end).replace(/^:\s*/, ''));
@@ -71,7 +72,7 @@ function mutantsOf(file, text, returns) {
     if (!NAMES.test(callee) || SPARED.test(`${callee}(`)) return;
     const alone = parent?.type === 'ExpressionStatement';
     const type = returns.get(callee.split('.').at(-1) ?? '');
-    const replacement = alone ? ';' : /Available$/.test(callee) ? 'true' : type === 'boolean' ? 'false' : type === 'number' ? '0' : undefined;
+    const replacement = alone ? ';' : neutralValue(callee, type);
     if (replacement === undefined) return;
     const [start, end] = alone && parent ? [parent.start, parent.end] : [node.start, node.end];
     const call = text.slice(node.start, node.end).replace(/\s+/g, ' ');
@@ -82,6 +83,13 @@ function mutantsOf(file, text, returns) {
     found.push({ file, line: lineOf(text, start), start, end, replacement, call, key });
   });
   return found;
+}
+
+/** What a call gives that does nothing. @param {string} callee @param {string | undefined} type */
+function neutralValue(callee, type) {
+  if (callee.endsWith('Available')) return 'true';
+  if (type === 'boolean') return 'false';
+  return type === 'number' ? '0' : undefined;
 }
 
 /** @param {Mutant} mutant @param {string} text */
