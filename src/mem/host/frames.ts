@@ -11,7 +11,8 @@
  * its 512 parts one by one. A folio is freed when its last reference goes. References here are the mappings of the one
  * process and the LRU batches (lru.ts); 1 GiB folios have exactly one mapping.
  *
- * Contents are sparse: a page that holds zeros only costs nothing.
+ * Contents are sparse: a page that holds zeros only costs nothing. A write to a free frame throws: only a translation
+ * that should have been flushed leads there.
  *
  * INVARIANT refs: a folio in use has at least one reference, a free one has none and no contents.
  */
@@ -70,9 +71,8 @@ export class Frames implements PhysMemory {
 
   /** A small page of zeros with one reference. */
   allocSmall(): number {
-    const reused = this.freeSmall.pop();
-    const pfn = reused ?? this.freshSmall();
-    (this.chunkAt(pfn) as Chunk & { smallRefs: Uint8Array }).smallRefs[pfn & 511] = 1;
+    const pfn = this.freeSmall.pop() ?? this.freshSmall();
+    this.get(pfn, 1);
     return pfn;
   }
 
@@ -98,11 +98,12 @@ export class Frames implements PhysMemory {
     this.freeGigas.push(pfn >>> 18);
   }
 
-  /** True if `pfn` belongs to a folio that has counted references and LRU flags: not zero pages, not 1 GiB pages. */
+  /** True if `pfn` is part of a folio with references and LRU flags: not a zero page, not of a 1 GiB page, not free. */
   isCounted(pfn: number): boolean {
     if (pfn <= ZERO_PFN) return false;
     const chunk = this.chunkAt(pfn);
-    return chunk !== null && chunk.kind !== CHUNK_PART;
+    if (chunk === null || chunk.kind === CHUNK_PART) return false;
+    return chunk.smallRefs === null || chunk.smallRefs[pfn & 511] > 0;
   }
 
   isLarge(pfn: number): boolean {
@@ -117,7 +118,7 @@ export class Frames implements PhysMemory {
   get(pfn: number, count: number): void {
     const chunk = this.known(pfn);
     if (chunk.smallRefs === null) chunk.refs += count;
-    else chunk.smallRefs[pfn & 511] = chunk.smallRefs[pfn & 511] + count;
+    else chunk.smallRefs[pfn & 511] += count;
   }
 
   /** Gives a reference back; the last one frees the folio. */
@@ -276,15 +277,15 @@ export class Frames implements PhysMemory {
       const index = this.freeChunks.pop() ?? this.freshChunk();
       this.addChunk(index, CHUNK_SMALL);
       this.nextSmall = index * CHUNK_FRAMES;
-      // The last frame of the new chunk ends on a boundary again, whatever its number.
     }
     return this.nextSmall++;
   }
 
   private makePage(pfn: number): Int32Array {
     if (pfn <= ZERO_PFN) throw new Error('INVARIANT zero: write to a zero page');
-    let chunk = this.chunkAt(pfn);
-    if (chunk === null) chunk = this.addChunk(pfn >>> 9, CHUNK_PART);
+    if (pfn >>> 18 < this.lowGiga && !this.isCounted(pfn))
+      throw new Error(`INVARIANT refs: write to free frame ${pfn}`);
+    const chunk = this.chunkAt(pfn) ?? this.addChunk(pfn >>> 9, CHUNK_PART);
     if (chunk.pages === null) chunk.pages = new Array(CHUNK_FRAMES).fill(null);
     const index = pfn & 511;
     let page = chunk.pages[index];
