@@ -199,6 +199,11 @@ async function main() {
   const justified = JSON.parse(readFileSync(SURVIVORS, 'utf8'));
   const folder = mkdtempSync(join(tmpdir(), 'penumbra-mutants-'));
   const verdicts = { caught: 0, justified: 0, survived: /** @type {string[]} */ ([]) };
+  const unchanged = { file: 'none', line: 0, start: 0, end: 0, replacement: '', call: '', key: '' };
+  for (const judge of [judgeByRecordings, judgeByTests]) {
+    const complaint = await judge(unchanged, folder);
+    if (complaint !== null) throw new Error(`the judges must accept the engine as it is: ${complaint}`);
+  }
   let next = 0;
   const worker = async () => {
     while (next < all.length) {
