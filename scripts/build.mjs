@@ -14,6 +14,7 @@ const ENTRIES = {
   cli: 'src/node/cli.ts',
   index: 'src/index.ts',
   kvm: 'src/vm/kvm.ts',
+  bench: 'src/node/bench/main.bench.ts',
 };
 
 /** Builds every entry that exists and says on stderr which do not. Throws when a source does not compile. */
@@ -37,13 +38,25 @@ export async function build() {
     write: false,
   });
   mkdirSync(join(ROOT, 'dist'), { recursive: true });
-  for (const { path, contents } of result.outputFiles) {
+  for (const { path, contents, text } of result.outputFiles) {
     // Written aside and moved into place: another process may be loading the file that this replaces.
     const aside = `${path}.${process.pid}`;
-    writeFileSync(aside, contents);
+    writeFileSync(aside, path.endsWith('.js') ? constantsStayConstant(text) : contents);
     renameSync(aside, path);
   }
   await esbuild.stop();
+}
+
+/**
+ * esbuild makes `var` of every `const` at the top of a module, and then V8 loads masks from memory where it would fold
+ * them: a start of the log over 4 KiB mappings takes 9.0 ms/GiB with `var` and 3.6 with `const`, a four-level walk 42 ns
+ * and 35 (`npm run bench`). Names in capitals are constants here (a rule of the sources), so they get their word back.
+ * The source maps stay right: no line is added, and the two letters move no column that a position in a function has.
+ *
+ * @param {string} bundle
+ */
+function constantsStayConstant(bundle) {
+  return bundle.replace(/^var (?=[A-Z][A-Z0-9_]* = )/gm, 'const ');
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {

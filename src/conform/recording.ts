@@ -75,6 +75,11 @@ export interface OpExit {
   readonly err?: Hex;
   readonly rip?: Hex;
   readonly suberror?: Hex;
+  /** Of `translate`. */
+  readonly gpa?: Hex;
+  readonly valid?: Hex;
+  readonly writable?: Hex;
+  readonly user?: Hex;
 }
 
 export interface MmioExit {

@@ -13,7 +13,22 @@ import { parseOp } from './scenario.ts';
 import { type GuestOp, type GuestOutput, ScriptedGuest } from './scripted-guest.ts';
 import { type HostOp, type HostOutput, Vmm } from './vmm.ts';
 
-const GUEST_OPS = new Set(['r', 'w', 'xchg', 'x', 'nop', 'wpte', 'invlpg', 'cr3', 'cr4', 'cr0', 'vcpu']);
+/** Those that are for the current vCPU. */
+const GUEST_OPS: ReadonlySet<string> = new Set<GuestOp['kind']>([
+  'r',
+  'w',
+  'xchg',
+  'x',
+  'nop',
+  'wpte',
+  'invlpg',
+  'cr3',
+  'cr4',
+  'cr0',
+  'vcpu',
+  'translate',
+  'immediate',
+]);
 
 export interface RunOptions {
   /** Instead of Linux 6.1's. */

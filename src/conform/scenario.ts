@@ -98,6 +98,30 @@ export type Op =
   | { readonly kind: 'hw'; readonly gpa: bigint; readonly value: bigint }
   | { readonly kind: 'hr'; readonly gpa: bigint }
   | { readonly kind: 'mmupages'; readonly pages: bigint }
+  | { readonly kind: 'getmmupages' }
+  /** The raw calls: arguments as they stand, cut to the width of the struct's field. */
+  | {
+      readonly kind: 'region';
+      readonly slot: number;
+      readonly flags: number;
+      readonly gpa: bigint;
+      readonly size: bigint;
+      readonly hva: bigint;
+    }
+  /** `fault`: the bitmap's address is none. */
+  | { readonly kind: 'rawlog'; readonly slot: number; readonly fault: boolean }
+  | {
+      readonly kind: 'rawclear';
+      readonly slot: number;
+      readonly first: bigint;
+      readonly count: number;
+      readonly mask: bigint;
+      readonly fault: boolean;
+    }
+  | { readonly kind: 'cap'; readonly cap: number; readonly flags: number; readonly argument: bigint }
+  | { readonly kind: 'check'; readonly cap: bigint }
+  | { readonly kind: 'translate'; readonly va: bigint }
+  | { readonly kind: 'immediate' }
   | { readonly kind: 'param'; readonly name: string; readonly value: string };
 
 export const MAX_SLOTS = 32;
@@ -150,6 +174,11 @@ class Words {
     const value = this.number(index);
     if (value >= BigInt(limit)) throw new ScenarioError(`no ${what} ${this.text(index)}`);
     return Number(value);
+  }
+
+  /** A number as a field of 32 bits takes it. */
+  word(index: number): number {
+    return Number(BigInt.asUintN(32, this.number(index)));
   }
 
   slot(index: number): number {
@@ -278,6 +307,28 @@ const OPS: Readonly<Record<string, (words: Words) => Op>> = {
   hw: (w) => ({ kind: 'hw', gpa: w.number(1), value: BigInt.asUintN(32, w.number(2)) }),
   hr: (w) => ({ kind: 'hr', gpa: w.number(1) }),
   mmupages: (w) => ({ kind: 'mmupages', pages: w.number(1) }),
+  getmmupages: () => ({ kind: 'getmmupages' }),
+  region: (w) => ({
+    kind: 'region',
+    slot: w.word(1),
+    flags: w.word(2),
+    gpa: w.number(3),
+    size: w.number(4),
+    hva: w.number(5),
+  }),
+  rawlog: (w) => ({ kind: 'rawlog', slot: w.word(1), fault: w.has('fault') }),
+  rawclear: (w) => ({
+    kind: 'rawclear',
+    slot: w.word(1),
+    first: w.number(2),
+    count: w.word(3),
+    mask: w.option('mask') ?? U64_MAX,
+    fault: w.has('fault'),
+  }),
+  cap: (w) => ({ kind: 'cap', cap: w.word(1), flags: w.word(2), argument: w.number(3) }),
+  check: (w) => ({ kind: 'check', cap: w.number(1) }),
+  translate: (w) => ({ kind: 'translate', va: w.number(1) }),
+  immediate: () => ({ kind: 'immediate' }),
   param: (w) => ({ kind: 'param', name: w.text(1), value: w.text(2) }),
 };
 

@@ -50,7 +50,22 @@ export interface GuestOutput {
 
 export type GuestOp = Extract<
   Op,
-  { kind: 'r' | 'w' | 'xchg' | 'x' | 'nop' | 'wpte' | 'invlpg' | 'cr3' | 'cr4' | 'cr0' | 'vcpu' }
+  {
+    kind:
+      | 'r'
+      | 'w'
+      | 'xchg'
+      | 'x'
+      | 'nop'
+      | 'wpte'
+      | 'invlpg'
+      | 'cr3'
+      | 'cr4'
+      | 'cr0'
+      | 'vcpu'
+      | 'translate'
+      | 'immediate';
+  }
 >;
 
 export class ScriptedGuest {
@@ -107,7 +122,20 @@ export class ScriptedGuest {
         return this.run(this.stub(STUBS.cr0, false), op.value, 0n, false);
       case 'vcpu':
         this.current = op.vcpu;
+        return;
+      case 'translate':
+        return this.translate(op.va);
+      case 'immediate':
+        this.out.res['ret'] = this.vcpu.run(undefined, true);
     }
+  }
+
+  /** The rights that KVM tells are always these. */
+  private translate(va: bigint): void {
+    const gpa = this.vcpu.translate(va);
+    const none = 2n ** 64n - 1n;
+    const answer = { gpa: `0x${(gpa ?? none).toString(16)}`, valid: gpa === null ? '0x0' : '0x1' };
+    Object.assign(this.out.res, { ret: 0, ...answer, writable: '0x1', user: '0x0' });
   }
 
   private stub(index: number, user: boolean): bigint {

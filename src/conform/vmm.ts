@@ -2,7 +2,7 @@
  * The recorder's VMM: it backs slots with host memory, tells KVM of them, and does what the host ops of a scenario say.
  * Source: recorder/src/main.c.
  */
-import { KvmError } from '../base/errno.ts';
+import { EFAULT, KvmError } from '../base/errno.ts';
 import { type Backing, HostMm } from '../mem/host/host-mm.ts';
 import { VmmMemory } from '../mem/host/vmm-memory.ts';
 import { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
@@ -39,9 +39,18 @@ export type HostOp = Extract<
       | 'hw'
       | 'hr'
       | 'mmupages'
+      | 'getmmupages'
+      | 'region'
+      | 'rawlog'
+      | 'rawclear'
+      | 'cap'
+      | 'check'
       | 'param';
   }
 >;
+
+/** Pages of a bitmap of which the raw ops know. */
+const RAW_PAGES = 1 << 22;
 
 /** nx_huge_pages as the kernel parses it; "auto" is off on a CPU without the bug. */
 function isNxForced(value: string | undefined): boolean {
@@ -102,10 +111,17 @@ export class Vmm {
     );
   }
 
+  /** 0 or -errno. */
   private errnoOf(call: () => void): number {
-    try {
+    return this.answerOf(() => {
       call();
       return 0;
+    });
+  }
+
+  private answerOf(call: () => number): number {
+    try {
+      return call();
     } catch (error) {
       if (error instanceof KvmError) return -error.errno;
       throw error;
@@ -181,7 +197,19 @@ export class Vmm {
       case 'hr':
         return this.hostRead(Number(op.gpa));
       case 'mmupages':
-        return this.errnoOf(() => this.vm.setNrMmuPages(Number(op.pages)));
+        return this.errnoOf(() => this.vm.setNrMmuPages(op.pages));
+      case 'getmmupages':
+        return this.answerOf(() => this.vm.getNrMmuPages());
+      case 'region':
+        return this.rawRegion(op);
+      case 'rawlog':
+        return this.rawLog(op.slot, op.fault);
+      case 'rawclear':
+        return this.rawClear(op);
+      case 'cap':
+        return this.errnoOf(() => this.vm.enableCap(op.cap, op.argument, op.flags));
+      case 'check':
+        return this.vm.checkExtension(Number(op.cap));
       case 'param':
         return this.setParameter(op.name, op.value);
     }
@@ -219,6 +247,29 @@ export class Vmm {
     const bitmap = new Int32Array(2 * Math.ceil(count / 64));
     for (let i = 0; i < count; i++) if ((op.mask >> BigInt(i % 64)) & 1n) bitmap[i >>> 5] |= 1 << (i & 31);
     return this.errnoOf(() => this.vm.clearDirtyLog(op.slot, Number(op.first), count, bitmap));
+  }
+
+  private rawRegion({ slot, flags, gpa, size, hva }: Extract<Op, { kind: 'region' }>): number {
+    const region = { slot, flags, guestPhysAddr: gpa, memorySize: size, userspaceAddr: hva };
+    return this.errnoOf(() => this.vm.setUserMemoryRegion(region));
+  }
+
+  /** A bitmap that can't be written is found out when all is done. */
+  private rawLog(slot: number, fault: boolean): number {
+    return this.answerOf(() => {
+      const bitmap = this.vm.getDirtyLog(slot);
+      if (fault) return -EFAULT;
+      this.out.bitmap = { slot, gfns: dirtyRanges(bitmap, Math.min(32 * bitmap.length, RAW_PAGES)) };
+      return 0;
+    });
+  }
+
+  /** Of a bitmap that isn't there not even the first word can be read. */
+  private rawClear({ slot, first, count, mask, fault }: Extract<Op, { kind: 'rawclear' }>): number {
+    const words = fault ? 0 : 2 * Math.ceil(Math.min(count, RAW_PAGES) / 64);
+    const bitmap = new Int32Array(words);
+    for (let i = 0; i < words; i++) bitmap[i] = Number(BigInt.asIntN(32, mask >> BigInt(32 * (i & 1))));
+    return this.errnoOf(() => this.vm.clearDirtyLog(slot, first, count, bitmap));
   }
 
   private deleteSlot(id: number): number {

@@ -148,6 +148,12 @@ export class AdversarialTlb implements Tlb {
     else if (kept.length < list.length) bank.set(key, kept);
   }
 
+  /** Every entry that could serve an access: its page, first frame, level and rights. */
+  forEach(visit: (lo: number, hi: number, pfn: number, level: number, attr: number) => void): void {
+    for (const bank of this.banks)
+      for (const list of bank.values()) for (const e of list) visit(e.lo, e.hi, e.pfn, e.level, e.attr);
+  }
+
   count(): number {
     let n = 0;
     for (const bank of this.banks) for (const list of bank.values()) n += list.length;

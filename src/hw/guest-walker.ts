@@ -281,8 +281,10 @@ export abstract class GuestWalker {
   }
 }
 
+/** An int as long as it fits: the sum is slow. */
 function frameOf(entryLo: number, entryHi: number): number {
-  return (entryLo >>> 12) + (entryHi & PTE_FRAME_HI) * 0x100000;
+  const high = entryHi & PTE_FRAME_HI;
+  return high < 0x400 ? (high << 20) | (entryLo >>> 12) : high * 0x100000 + (entryLo >>> 12);
 }
 
 /** A CPU without a second dimension: guest frames are host frames. */

@@ -43,6 +43,36 @@ export function contrast(stories: readonly Story[]): string {
   return `What decides is how many 2 MiB regions stay free of writes: ${parts.join('; ')}.`;
 }
 
+/** One sentence over all stories; what they are about if they bear no more. */
+export function headline(stories: readonly Story[]): string {
+  const spared: string[] = [];
+  const lost: string[] = [];
+  for (const story of stories) {
+    const { name } = story.trace.header;
+    const zap = runOf(story, 'zap')?.readFaults ?? 0;
+    const lazy = runOf(story, 'lazy')?.readFaults;
+    if (lazy !== undefined && lazy < zap) spared.push(`${percent(zap - lazy, zap)} of the reads that fault in ${name}`);
+    const lostPages = runOf(story, 'lazy+bug')?.migration.lostPages ?? 0;
+    if (lostPages > 0) lost.push(count(lostPages));
+  }
+  const what = 'Write-protecting large sptes and dropping them lazily';
+  if (spared.length === 0) return `${what}: what it buys a guest that is migrated`;
+  const bug = lost.length === 0 ? '' : `; its first version lost ${lost.join(' and ')} pages`;
+  return `${what} spares ${spared.join(' and ')}${bug}`;
+}
+
+/** Under what conditions a story was measured. */
+export function conditions({ trace, profile, roundEpochs }: Story): string {
+  const { header } = trace;
+  const vcpus = header.vcpus === 1 ? '1 vCPU' : `${header.vcpus} vCPUs`;
+  return (
+    `${count(header.memBytes / 2 ** 20)} MiB guest, ${vcpus}, ${count(header.epochs)} epochs of ` +
+    `${count(header.epochInsns)} instructions, ${count(header.records)} recorded touches. All memory is mapped by ` +
+    `${count(profile.regions)} writable 2 MiB sptes and copied once when the log starts; then a round every ` +
+    `${count(roundEpochs)} epochs, and a last one at the end.`
+  );
+}
+
 function boughtText({ profile }: Story, zap: ReplayResult, lazy: ReplayResult): string {
   const spared = zap.readFaults - lazy.readFaults;
   if (zap.readFaults === 0) return 'Nothing here: no read faults under zap either.';

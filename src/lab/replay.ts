@@ -39,6 +39,15 @@ export interface ReplayMachine {
   tableWords(): Int32Array;
   /** Invariants of the MMU that do not hold, by name. */
   verify(): readonly string[];
+  /** How each 2 MiB region is mapped now and how many of its pages are in the log; a machine may have nothing to show. */
+  regions?(into: RegionView): void;
+}
+
+/** By region. */
+export interface RegionView {
+  /** A state of `vm/inspect.ts`. */
+  readonly states: Uint8Array;
+  readonly dirtyPages: Uint16Array;
 }
 
 /** The first seven only grow; the rest are amounts. All vCPUs together. */
@@ -63,6 +72,28 @@ export interface ReplayOptions {
   readonly seed: number;
   /** Told after each epoch that ends a round. */
   readonly onProgress?: (epoch: number) => void;
+  /** Looks on; must not change what it sees. */
+  readonly observer?: ReplayObserver;
+}
+
+/** The moments of a run, in this order; rounds fall between epochs. */
+export interface ReplayObserver {
+  /** All memory is mapped, and nothing is logged yet. */
+  beforeLog?(): void;
+  /** The log is on and the first copy made. `versions`: of each page at the source, for as long as the run goes on. */
+  logStarted?(versions: Uint32Array): void;
+  epochBegins?(epoch: number): void;
+  epochEnds?(epoch: number, faults: GuestFaults): void;
+  /** The guest stands still, and the log is about to be read. */
+  roundBegins?(): void;
+  /** What the log named has been sent. */
+  roundEnds?(bitmap: Int32Array): void;
+}
+
+/** Faults since the log started. */
+export interface GuestFaults {
+  readonly readFaults: number;
+  readonly writeFaults: number;
 }
 
 export const DEFAULT_ROUND_EPOCHS = 50;
@@ -103,14 +134,19 @@ export function replay(
       `${before.pages_2m} of ${profile.regions} regions are mapped by a large entry before the log starts`,
     );
   }
+  const { observer } = options;
   const words = machine.tableWords();
-  const migration = beginPrecopy(machine.log, profile.pages);
+  observer?.beforeLog?.();
+  const migration = beginPrecopy(observedLog(machine.log, observer), profile.pages);
+  observer?.logStarted?.(migration.versions);
   const sptesChangedAtStart = countChangedEntries(words, machine.tableWords());
   const started = machine.counters();
 
   const guest = new RunningGuest(trace, machine, migration.versions, profile.regionWritten, options.seed);
   for (let epoch = 0; epoch < trace.header.epochs; epoch++) {
+    observer?.epochBegins?.(epoch);
     guest.runEpoch(epoch);
+    observer?.epochEnds?.(epoch, guest);
     const done = epoch + 1;
     if (done % options.roundEpochs !== 0) continue;
     // The recording's last epoch is followed by the last round, not by one before it.
@@ -140,12 +176,26 @@ export function replay(
   };
 }
 
+/** The guest stands still while a round gets the log and sends, so the log's reading is the round. */
+function observedLog(log: DirtyLog, observer: ReplayObserver | undefined): DirtyLog {
+  if (observer === undefined) return log;
+  return {
+    start: () => log.start(),
+    collect() {
+      observer.roundBegins?.();
+      const bitmap = log.collect();
+      observer.roundEnds?.(bitmap);
+      return bitmap;
+    },
+  };
+}
+
 function writeToEachRegion(machine: ReplayMachine, { regions }: TraceProfile): void {
   for (let region = 0; region < regions; region++) machine.touch(0, region * REGION_PAGES, KIND_WRITE);
 }
 
 /** The recording's touches, and the faults that they take by kind. */
-class RunningGuest {
+class RunningGuest implements GuestFaults {
   readFaults = 0;
   readFaultsInUnwrittenRegions = 0;
   writeFaults = 0;

@@ -3,8 +3,10 @@
  * only a policy that has the bug loses pages, and lazy dropping never makes a read fault that dropping at once spares.
  */
 import type { PageTrace } from '../formats/pntrace.ts';
+import type { Tracer } from '../trace/tracer.ts';
 import { profileTrace, type TraceProfile } from './profile.ts';
 import { type ReplayMachine, type ReplayOptions, type ReplayResult, replay } from './replay.ts';
+import { type Timeline, TimelineRecorder } from './timeline.ts';
 
 /** A column of the table. */
 export interface StoryPolicy {
@@ -13,14 +15,17 @@ export interface StoryPolicy {
   readonly about: string;
   /** Has the bug of caf6900f2d8a: expected to lose pages. */
   readonly loses: boolean;
-  /** A fresh machine for a guest with so much memory. */
-  readonly makeMachine: (memBytes: number, vcpus: number) => ReplayMachine;
+  /** A fresh machine for a guest with so much memory; its tracepoints fire into `trace`. */
+  readonly makeMachine: (memBytes: number, vcpus: number, trace?: Tracer) => ReplayMachine;
 }
 
 export interface StoryRun {
   readonly policy: string;
+  readonly about: string;
   readonly loses: boolean;
   readonly result: ReplayResult;
+  /** If it was asked for. */
+  readonly timeline?: Timeline;
 }
 
 export interface Story {
@@ -38,24 +43,23 @@ export interface Relation {
   readonly holds: boolean;
 }
 
-export interface StoryOptions extends Omit<ReplayOptions, 'onProgress'> {
+export interface StoryOptions extends Omit<ReplayOptions, 'onProgress' | 'observer'> {
   readonly onProgress?: (policy: string, epoch: number) => void;
+  /** Keeps how memory looked at each round, and faults over time. */
+  readonly timeline?: boolean;
 }
 
 /** Runs the recording once under each policy. */
 export function tellStory(trace: PageTrace, policies: readonly StoryPolicy[], options: StoryOptions): Story {
   const profile = profileTrace(trace);
   const { memBytes, vcpus } = trace.header;
-  const runs = policies.map(({ name, loses, makeMachine }) => ({
-    policy: name,
-    loses,
-    result: replay(
-      trace,
-      makeMachine(memBytes, vcpus),
-      { ...options, onProgress: (epoch) => options.onProgress?.(name, epoch) },
-      profile,
-    ),
-  }));
+  const runs = policies.map(({ name, about, loses, makeMachine }) => {
+    const machine = makeMachine(memBytes, vcpus);
+    const recorder = options.timeline === true ? new TimelineRecorder(trace, profile, machine) : undefined;
+    const onProgress = (epoch: number): void => options.onProgress?.(name, epoch);
+    const result = replay(trace, machine, { ...options, onProgress, observer: recorder }, profile);
+    return { policy: name, about, loses, result, timeline: recorder?.finish() };
+  });
   const { roundEpochs, seed } = options;
   return { trace, profile, roundEpochs, seed, runs, relations: relationsOf(runs, profile) };
 }

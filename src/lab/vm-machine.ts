@@ -4,15 +4,17 @@
  * that touch guest-physical pages.
  */
 import { FLAT_HVA, FlatHost } from '../mem/flat-host.ts';
+import type { Tracer } from '../trace/tracer.ts';
+import { regionDirtyPages, regionStates } from '../vm/inspect.ts';
 import { MEM_LOG_DIRTY_PAGES, POLICIES, type PolicyName, Vm } from '../vm/vm.ts';
 import type { MachineCounters, ReplayMachine } from './replay.ts';
 
 const SLOT = 0;
 
-/** A fresh machine under a policy of the engine. */
-export function makeVmMachine(policy: PolicyName, memBytes: number, vcpus: number): ReplayMachine {
+/** A fresh machine under a policy of the engine. Its tracepoints fire into `trace`. */
+export function makeVmMachine(policy: PolicyName, memBytes: number, vcpus: number, trace?: Tracer): ReplayMachine {
   const host = new FlatHost({ bytes: memBytes, level: 2, sparse: true });
-  const vm = new Vm({ host, npt: true, policy: POLICIES[policy] });
+  const vm = new Vm({ host, npt: true, policy: POLICIES[policy], trace });
   const setSlot = (flags: number): void =>
     vm.setUserMemoryRegion({ slot: SLOT, flags, guestPhysAddr: 0, memorySize: memBytes, userspaceAddr: FLAT_HVA });
   setSlot(0);
@@ -33,6 +35,10 @@ export function makeVmMachine(policy: PolicyName, memBytes: number, vcpus: numbe
     counters: () => readCounters(vm),
     tableWords: () => vm.mmu.arena.words.slice(),
     verify: () => vm.verify(),
+    regions({ states, dirtyPages }) {
+      regionStates(vm, states);
+      regionDirtyPages(vm, SLOT, dirtyPages);
+    },
   };
 }
 

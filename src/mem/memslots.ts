@@ -16,6 +16,9 @@ export const MEM_READONLY = 1 << 1;
 export const MEMSLOT_INVALID = 1 << 16;
 export const ADDRESS_SPACES = 2;
 
+/** log2 of the heads that a byte of `rmapUsed` stands for: at level 1, those of 2 MiB. */
+export const RMAP_CHUNK_SHIFT = 9;
+
 export class MemSlot {
   readonly id: number;
   readonly asId: number;
@@ -28,6 +31,8 @@ export class MemSlot {
   dirtyBitmap: Int32Array | null = null;
   /** Reverse map heads by level - 1; null until some engine needs them. @kvm kvm_rmap_head */
   rmap: readonly Int32Array[] = [];
+  /** By level - 1, a byte for each RMAP_CHUNK heads: 0 if all of them are empty, so that a walk skips them. */
+  rmapUsed: readonly Uint8Array[] = [];
   /** Counts that forbid a large mapping, by level - 2. @kvm kvm_lpage_info.disallow_lpage */
   lpageInfo: readonly Int32Array[] = [];
   /** Counts that forbid a writable mapping. @kvm gfn_track[KVM_PAGE_TRACK_WRITE] */
@@ -64,15 +69,24 @@ export class MemSlot {
   }
 }
 
-/** Index of gfn's entry in a table of `level` that starts with the slot's base. @kvm gfn_to_index */
+/**
+ * Index of gfn's entry in a table of `level` that starts with the slot's base. Right for frames of any size: what is
+ * cut off above 32 bits is cut off the difference, which is small. @kvm gfn_to_index
+ */
 export function gfnToIndex(gfn: number, baseGfn: number, level: number): number {
   const shift = 9 * (level - 1);
-  return (gfn >>> shift) - (baseGfn >>> shift);
+  return ((gfn >>> shift) - (baseGfn >>> shift)) & (0xffffffff >>> shift);
 }
 
 /** Entries that a table of `level` needs for a slot. @kvm __kvm_mmu_slot_lpages */
 export function entriesForLevel(baseGfn: number, npages: number, level: number): number {
   return gfnToIndex(baseGfn + npages - 1, baseGfn, level) + 1;
+}
+
+/** Reverse map heads of a slot, empty, and the marks of what is used of them. */
+export function allocRmap(slot: MemSlot): void {
+  slot.rmap = [1, 2, 3].map((level) => new Int32Array(entriesForLevel(slot.baseGfn, slot.npages, level)));
+  slot.rmapUsed = slot.rmap.map((heads) => new Uint8Array((heads.length >>> RMAP_CHUNK_SHIFT) + 1));
 }
 
 /**

@@ -11,7 +11,7 @@ import { type PageFault, RET_PF_FIXED, RET_PF_INVALID, RET_PF_SPURIOUS } from '.
 import { RACE_FAST_FAULT_CMPXCHG, race } from './race.ts';
 import { spteHi, spteLo } from './rmap.ts';
 import { indexOf, spOf } from './shadow-pages.ts';
-import { isExecutable, isLast, isMmuWritable, isShadowPresent, isWritable, SPTE_P, SPTE_W } from './spte.ts';
+import { isExecutable, isMmuWritable, isShadowPresent, isWritable, SPTE_P, SPTE_W } from './spte.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
 /** Tries before giving up. */
@@ -41,17 +41,16 @@ export function fastPageFault(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number
   let lo = 0;
   let hi = 0;
   for (let tries = 0; tries < MAX_TRIES; tries++) {
-    for (walk.init(vcpu, fault.addrLo, fault.addrHi); walk.ok(); walk.step(lo, hi)) {
-      sptep = walk.sptep;
-      lo = spteLo(mmu, sptep);
-      hi = spteHi(mmu, sptep);
-    }
-    if (!isShadowPresent(lo) || !isLast(lo, mmu.pages.level(spOf(sptep)))) break;
+    if (!walk.toLast(mmu, vcpu, fault.addrLo, fault.addrHi)) break;
+    sptep = walk.sptep;
+    lo = walk.lo;
+    hi = walk.hi;
+    if (!isShadowPresent(lo)) break;
     if (isAccessAllowed(fault, lo, hi)) {
       ret = RET_PF_SPURIOUS;
       break;
     }
-    if (!isMmuWritable(lo) || isGuardedLarge(mmu, fault, sptep)) break;
+    if (!isMmuWritable(lo) || isGuardedLarge(mmu, fault, walk.level)) break;
     race(RACE_FAST_FAULT_CMPXCHG);
     if (fixSpte(mmu, fault, sptep, lo, hi)) {
       ret = RET_PF_FIXED;
@@ -64,9 +63,9 @@ export function fastPageFault(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number
 }
 
 /** The guard: a writable large leaf of a logged slot would let 511 pages be written unseen (6b73a96065e8). */
-function isGuardedLarge(mmu: Mmu, fault: PageFault, sptep: number): boolean {
-  if (mmu.policy.fastFaultLarge === 'unguarded') return false;
-  return mmu.pages.level(spOf(sptep)) > 1 && fault.slot !== null && fault.slot.logsDirty;
+function isGuardedLarge(mmu: Mmu, fault: PageFault, level: number): boolean {
+  if (level === 1 || mmu.policy.fastFaultLarge === 'unguarded') return false;
+  return fault.slot !== null && fault.slot.logsDirty;
 }
 
 /** Compare-and-exchange of the write bit; false if the entry changed meanwhile. @kvm fast_pf_fix_direct_spte */

@@ -37,6 +37,9 @@ export class ShadowWalk {
   table = 0;
   level = 0;
   sptep = 0;
+  /** What `toLast` found there. */
+  lo = 0;
+  hi = 0;
 
   init(vcpu: MmuVcpu, lo: number, hi: number): void {
     this.initUsingRoot(vcpu, vcpu.root.sp, lo, hi);
@@ -58,6 +61,33 @@ export class ShadowWalk {
     if (this.level < 1) return false;
     this.sptep = (this.table << 9) | spteIndex(this.addrLo, this.addrHi, this.level);
     return true;
+  }
+
+  /**
+   * To the last entry that there is for an address, present or not: `sptep`, `level`, and what it holds in `lo`, `hi`.
+   * False without a root. One loop over locals, as every write fault in a logged slot comes this way.
+   * @kvm fast_pf_get_last_sptep
+   */
+  toLast(mmu: Mmu, vcpu: MmuVcpu, addrLo: number, addrHi: number): boolean {
+    this.init(vcpu, addrLo, addrHi);
+    let { table, level } = this;
+    if (level < 1) return false;
+    const words = mmu.arena.words;
+    for (;;) {
+      const sptep = (table << 9) | spteIndex(addrLo, addrHi, level);
+      const lo = words[sptep << 1];
+      const hi = words[(sptep << 1) + 1];
+      if (!isShadowPresent(lo) || isLast(lo, level)) {
+        this.table = table;
+        this.level = level;
+        this.sptep = sptep;
+        this.lo = lo;
+        this.hi = hi;
+        return true;
+      }
+      table = childOf(lo, hi);
+      level--;
+    }
   }
 
   next(mmu: Mmu): void {

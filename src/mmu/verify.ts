@@ -1,157 +1,350 @@
 /**
- * Checks every invariant of the room over the whole state. For tests and tools: slow, changes nothing.
+ * Checks every invariant of the room over the whole state, and changes nothing. For tests and tools. Linear in tables and
+ * slots: some microseconds for a machine of a few pages, so that a test can ask after each step.
  *
- *     writable    W implies MMU-writable implies host-writable
- *     rmap        each present leaf is in the list of (slot, gfn, level) and in no other; lists hold nothing else
- *     parents     each present non-leaf is in its child's list of parents; lists hold nothing else
- *     child       a child's level is one less than its parent's, its frames are those of its place
- *     logged      no large leaf of a logged slot is writable (not before the first clear of an initially-set log)
- *     unsync      a sync level-1 page's frame has no writable or MMU-writable leaf; marks lead to every unsync page
- *     tracked     the frame of an upper-level guest table is tracked, and no leaf of it is (MMU-)writable
- *     lpage       disallow_lpage is what edges and shadowed tables add up to; no large leaf stands over a shadowed table
- *     counters    pages_4k/2m/1g, mmu_unsync, nx_lpage_splits, used and indirect pages are what there is
- *     generation  pages on the active list are not invalid; obsolete ones are its oldest
+ *     I2   logged      no large leaf of a logged slot is writable (not before the first clear of an initially-set log)
+ *     I4   rmap        each present leaf is in the list of (slot, gfn, level) and in no other; lists hold nothing else
+ *     I4   parents     each present non-leaf is in its child's list of parents; lists hold nothing else
+ *     I4   hash        each page is in its gfn's bucket; of pages in use no two have the same gfn and role
+ *     I5   unsync      a sync level-1 page's frame has no writable or MMU-writable leaf; marks lead to every unsync page
+ *     I6   tracked     the frame of an upper-level guest table is tracked, once a page, and no leaf of it is (MMU-)writable
+ *     I7   lpage       disallow_lpage is what edges and shadowed tables add up to; a large leaf lies within its slot, and a
+ *                      writable one over no shadowed table
+ *     I8   writable    W implies MMU-writable implies host-writable
+ *     I9   child       a child's level, role and frames are those of its place; it is in use
+ *     I10  counters    pages_4k/2m/1g, mmu_unsync, nx_lpage_splits, used and indirect pages are what there is
+ *     I12  roots       a page counts the vCPUs' roots that name it; a zapped root awaits the request that drops it
+ *     I14  generation  pages on the active list are not invalid; obsolete ones are its oldest
+ *          mmio        what is neither present nor empty is an MMIO entry
  *
- * Source: the distilled invariants of the reference (I2, I4 to I10, I14).
+ * The numbers are those of the reference's distilled invariants. I1, I3, I11 and I13 are not of a state but of a run:
+ * the model-based tests of `vm` tell them (dirty, tlb, progress).
  */
-import { gfnToIndex, type MemSlot, makeLpageInfo } from '../mem/memslots.ts';
-import { type Mmu, isObsolete } from './mmu.ts';
+import { pagesPerLevel } from '../base/page.ts';
+import { gfnToIndex, type MemSlot } from '../mem/memslots.ts';
+import { isObsolete, type Mmu } from './mmu.ts';
+import { REQ_MMU_FREE_OBSOLETE_ROOTS } from './requests.ts';
+import {
+  childRole,
+  isDirectRole,
+  isInvalidRole,
+  ROLE_ACCESS,
+  ROLE_DIRECT,
+  roleAccess,
+  roleAddressSpace,
+  roleHasGptes,
+  roleLevel,
+} from './role.ts';
+import { childOf, indexOf, spOf } from './shadow-pages.ts';
+import {
+  isLarge,
+  isLast,
+  isMmioSpte,
+  isMmuWritable,
+  isShadowPresent,
+  isWritable,
+  SPTE_HOST_WRITABLE,
+  SPTE_MMU_PRESENT,
+  SPTE_MMU_WRITABLE,
+  SPTE_W,
+} from './spte.ts';
+import type { MmuVcpu } from './vcpu.ts';
 
-import { spteHi, spteLo } from './rmap.ts';
-import { isDirectRole, isInvalidRole, roleAddressSpace, roleHasGptes } from './role.ts';
-import { childOf, indexOf, spOf, sptepAt } from './shadow-pages.ts';
-import { isLarge, isLast, isMmuWritable, isShadowPresent, isWritable, SPTE_HOST_WRITABLE } from './spte.ts';
+const TABLE_WORDS = 1024;
+const MAX_LEVEL = 3;
+const WRITABLE = SPTE_MMU_PRESENT | SPTE_W | SPTE_MMU_WRITABLE | SPTE_HOST_WRITABLE;
+
+/** Scratch space by VM, so that asking often costs no memory. */
+const verifiers = new WeakMap<Mmu, Verifier>();
 
 /** What does not hold, a line each: "INVARIANT name: what and where". Empty if all is well. */
 export function verify(mmu: Mmu): string[] {
-  return new Verifier(mmu).run();
+  let verifier = verifiers.get(mmu);
+  if (verifier === undefined) verifiers.set(mmu, (verifier = new Verifier(mmu)));
+  return verifier.run();
 }
 
 class Verifier {
   private readonly mmu: Mmu;
-  private readonly broken: string[] = [];
+  private broken: string[] = [];
   /** Pages with a table: on the active list, or zapped but still some vCPU's root. */
-  private readonly pages = new Set<number>();
-  private readonly leaves = [0, 0, 0, 0];
+  private readonly pages: number[] = [];
+  /** By page: is it one of them, how many entries point at it, how many roots name it. */
+  private inUse = new Uint8Array(0);
+  private parentsSeen = new Int32Array(0);
+  private rootsSeen = new Int32Array(0);
+  private readonly leaves = new Int32Array(MAX_LEVEL + 1);
   private listedLeaves = 0;
-  private readonly parentsSeen = new Map<number, number>();
+  /** By entry of a slot's lpageInfo: shadowed tables. */
+  private shadowed = new Int32Array(16);
+  /** Slot of the last leaf looked at. */
+  private slot: MemSlot | null = null;
 
   constructor(mmu: Mmu) {
     this.mmu = mmu;
   }
 
   run(): string[] {
-    const { mmu } = this;
+    const { mmu, pages } = this;
+    this.begin();
     this.collectPages();
-    for (const sp of this.pages) this.checkPage(sp);
+    for (const vcpu of mmu.vcpus) this.collectRoots(vcpu);
+    for (const sp of pages) this.checkPage(sp);
     for (const set of mmu.slots) for (const slot of set.slots) this.checkSlot(slot);
-    for (const sp of this.pages) this.checkParents(sp);
+    for (const sp of pages) this.checkLinks(sp);
     this.checkCounters();
     return this.broken;
+  }
+
+  private begin(): void {
+    const { capacity } = this.mmu.arena;
+    if (this.inUse.length !== capacity) {
+      this.inUse = new Uint8Array(capacity);
+      this.parentsSeen = new Int32Array(capacity);
+      this.rootsSeen = new Int32Array(capacity);
+    } else {
+      this.inUse.fill(0);
+      this.parentsSeen.fill(0);
+      this.rootsSeen.fill(0);
+    }
+    this.broken = [];
+    this.pages.length = 0;
+    this.leaves.fill(0);
+    this.listedLeaves = 0;
+    this.slot = null;
   }
 
   private report(name: string, what: string): void {
     this.broken.push(`INVARIANT ${name}: ${what}`);
   }
 
+  // ---- which pages there are ---------------------------------------------------------------------------------------
+
   private collectPages(): void {
     const { mmu } = this;
     let sawCurrent = false;
     for (let sp = mmu.pages.oldest; sp !== 0; sp = mmu.pages.newerOf(sp)) {
-      this.pages.add(sp);
+      if (this.inUse[sp] !== 0) {
+        this.report('generation', `page ${sp} is listed twice`);
+        return;
+      }
+      this.usePage(sp);
       if (isInvalidRole(mmu.pages.role[sp])) this.report('generation', `page ${sp} is listed and invalid`);
       const obsolete = isObsolete(mmu, sp);
       if (obsolete && sawCurrent) this.report('generation', `obsolete page ${sp} is younger than a current one`);
       if (!obsolete) sawCurrent = true;
     }
-    for (const vcpu of mmu.vcpus)
-      for (const sp of [vcpu.root.sp, ...vcpu.prevRoots.map((root) => root.sp), ...vcpu.paeRoots])
-        if (sp > 0) this.pages.add(sp);
+  }
+
+  private usePage(sp: number): void {
+    if (this.inUse[sp] !== 0) return;
+    this.inUse[sp] = 1;
+    this.pages.push(sp);
+  }
+
+  private collectRoots(vcpu: MmuVcpu): void {
+    this.useRoot(vcpu, vcpu.root.sp);
+    for (const root of vcpu.prevRoots) this.useRoot(vcpu, root.sp);
+    for (let i = 0; i < 4; i++) this.useRoot(vcpu, vcpu.paeRoots[i]);
+  }
+
+  private useRoot(vcpu: MmuVcpu, sp: number): void {
+    if (sp <= 0) return;
+    this.usePage(sp);
+    this.rootsSeen[sp]++;
+    if (isObsolete(this.mmu, sp) && (vcpu.requests & REQ_MMU_FREE_OBSOLETE_ROOTS) === 0)
+      this.report('roots', `vCPU ${vcpu.id} keeps root ${sp}, which was zapped, and isn't asked to drop it`);
   }
 
   // ---- pages and their entries -------------------------------------------------------------------------------------
 
   private checkPage(sp: number): void {
     const { mmu } = this;
+    this.checkEntries(sp);
     const level = mmu.pages.level(sp);
-    for (let i = 0; i < 512; i++) {
-      const sptep = sptepAt(sp, i);
-      const lo = spteLo(mmu, sptep);
-      if (!isShadowPresent(lo)) continue;
-      if (isLast(lo, level)) this.checkLeaf(sp, sptep, lo, level);
-      else this.checkNonLeaf(sp, sptep, lo, level);
+    const role = mmu.pages.role[sp];
+    if (mmu.pages.rootCount[sp] !== this.rootsSeen[sp])
+      this.report('roots', `page ${sp} counts ${mmu.pages.rootCount[sp]} roots and is ${this.rootsSeen[sp]}`);
+    if (isInvalidRole(role)) return;
+    this.checkHash(sp);
+    this.checkMarks(sp, level);
+    if (roleHasGptes(role)) this.checkShadowed(sp, level);
+  }
+
+  /** Most entries of most tables are empty: eight at a time. */
+  private checkEntries(sp: number): void {
+    const { mmu } = this;
+    const { words } = mmu.arena;
+    const role = mmu.pages.role[sp];
+    const isPlain = isDirectRole(role) && roleLevel(role) === 1;
+    const end = (sp + 1) * TABLE_WORDS;
+    for (let at = sp * TABLE_WORDS; at < end; at += 16) {
+      const some =
+        words[at] |
+        words[at + 2] |
+        words[at + 4] |
+        words[at + 6] |
+        words[at + 8] |
+        words[at + 10] |
+        words[at + 12] |
+        words[at + 14];
+      if (some === 0) continue;
+      if (isPlain) this.checkLeaves(sp, at);
+      else for (let i = at; i < at + 16; i += 2) this.checkEntry(sp, i);
     }
-    if (isInvalidRole(mmu.pages.role[sp])) return;
-    this.checkMarks(sp);
-    if (roleHasGptes(mmu.pages.role[sp])) this.checkShadowed(sp, level);
+  }
+
+  private checkEntry(sp: number, at: number): void {
+    const { words } = this.mmu.arena;
+    const lo = words[at];
+    const level = this.mmu.pages.level(sp);
+    if (!isShadowPresent(lo)) {
+      if (lo !== 0) this.checkMmio(at >>> 1, lo, words[at + 1]);
+    } else if (isLast(lo, level)) this.checkLeaf(sp, at >>> 1, lo, level);
+    else this.checkNonLeaf(sp, at >>> 1, lo, words[at + 1]);
+  }
+
+  /** Eight entries of a direct page of level 1: what is plainly right is only counted, all else gets the full check. */
+  private checkLeaves(sp: number, start: number): void {
+    const { mmu } = this;
+    const { words } = mmu.arena;
+    const slot = this.slotAt(mmu.pages.role[sp], mmu.pages.gfn[sp] + ((start >>> 1) & 511));
+    if (slot === null) {
+      for (let at = start; at < start + 16; at += 2) this.checkEntry(sp, at);
+      return;
+    }
+    const heads = slot.rmap[0];
+    const offset = mmu.pages.gfn[sp] - (sp << 9) - slot.baseGfn;
+    for (let at = start; at < start + 16; at += 2) {
+      const lo = words[at];
+      if (lo === 0) continue;
+      const rights = lo & (SPTE_MMU_PRESENT | SPTE_W | SPTE_MMU_WRITABLE | SPTE_HOST_WRITABLE);
+      const isUsual = rights === WRITABLE || rights === (WRITABLE & ~SPTE_W);
+      if (isUsual && heads[(at >>> 1) + offset] === at >>> 1) this.leaves[1]++;
+      else this.checkEntry(sp, at);
+    }
+  }
+
+  private checkMmio(sptep: number, lo: number, hi: number): void {
+    if (!isMmioSpte(lo, hi)) this.report('mmio', `entry ${sptep} is neither present nor MMIO nor empty`);
   }
 
   private checkLeaf(sp: number, sptep: number, lo: number, level: number): void {
-    const { mmu } = this;
+    const { pages } = this.mmu;
     this.leaves[level]++;
     if (isWritable(lo) && !isMmuWritable(lo)) this.report('writable', `entry ${sptep}: W without MMU-writable`);
     if (isMmuWritable(lo) && !(lo & SPTE_HOST_WRITABLE))
       this.report('writable', `entry ${sptep}: MMU-writable without host-writable`);
-    const gfn = mmu.pages.entryGfn(sp, indexOf(sptep));
-    const slot = mmu.slots[roleAddressSpace(mmu.pages.role[sp])].find(gfn);
+    const gfn = pages.entryGfn(sp, indexOf(sptep));
+    const slot = this.slotAt(pages.role[sp], gfn);
     if (slot === null) {
       this.report('rmap', `entry ${sptep} maps gfn ${gfn}, which is in no slot`);
       return;
     }
-    const found = this.occurrences(slot.rmap[level - 1], gfnToIndex(gfn, slot.baseGfn, level), sptep);
-    if (found !== 1) this.report('rmap', `entry ${sptep} is ${found} times in the list of gfn ${gfn}, level ${level}`);
-    if (level === 1) return;
+    const heads = slot.rmap[level - 1];
+    const at = gfnToIndex(gfn, slot.baseGfn, level);
+    // Together with the count of all that is listed this makes it once and nothing else.
+    if (heads[at] !== sptep && !this.isListed(heads, at, sptep))
+      this.report('rmap', `entry ${sptep} is not in the list of gfn ${gfn}, level ${level}`);
+    if (level > 1) this.checkLarge(slot, sptep, lo, gfn, level);
+  }
+
+  private slotAt(role: number, gfn: number): MemSlot | null {
+    const { slot } = this;
+    const asId = roleAddressSpace(role);
+    if (slot !== null && slot.asId === asId && slot.contains(gfn)) return slot;
+    return (this.slot = this.mmu.slots[asId].find(gfn));
+  }
+
+  private checkLarge(slot: MemSlot, sptep: number, lo: number, gfn: number, level: number): void {
+    const { mmu } = this;
+    const at = gfnToIndex(gfn, slot.baseGfn, level);
+    if (isEdge(slot, level, at)) this.report('lpage', `large entry ${sptep} of gfn ${gfn} sticks out of its slot`);
+    else if (lo & (SPTE_W | SPTE_MMU_WRITABLE) && slot.lpageInfo[level - 2][at] !== 0)
+      this.report('lpage', `large entry ${sptep} of gfn ${gfn} may write a shadowed table`);
     const mayBeWritable = mmu.manualProtect && mmu.initiallySet;
     if (slot.logsDirty && isWritable(lo) && !mayBeWritable && mmu.policy.fastFaultLarge === 'guarded')
       this.report('logged', `large entry ${sptep} of gfn ${gfn} is writable`);
   }
 
-  private checkNonLeaf(sp: number, sptep: number, lo: number, level: number): void {
-    const { mmu } = this;
-    const child = childOf(lo, spteHi(mmu, sptep));
-    if (!this.pages.has(child)) {
+  private checkNonLeaf(sp: number, sptep: number, lo: number, hi: number): void {
+    const { pages } = this.mmu;
+    const child = childOf(lo, hi);
+    if (child <= 0 || child >= this.inUse.length || this.inUse[child] === 0 || isInvalidRole(pages.role[child])) {
       this.report('child', `entry ${sptep} points at page ${child}, which isn't in use`);
       return;
     }
-    const { pages } = mmu;
-    this.parentsSeen.set(child, (this.parentsSeen.get(child) ?? 0) + 1);
-    if (this.occurrences(pages.parents, child, sptep) !== 1)
-      this.report('parents', `entry ${sptep} is not once among the parents of page ${child}`);
-    if (pages.level(child) !== level - 1) this.report('child', `page ${child} is linked at level ${level - 1}`);
-    if (!isDirectRole(pages.role[child]) || !isDirectRole(pages.role[sp])) return;
-    if (pages.gfn[child] !== pages.entryGfn(sp, indexOf(sptep)))
+    this.parentsSeen[child]++;
+    if (pages.parents[child] !== sptep && !this.isListed(pages.parents, child, sptep))
+      this.report('parents', `entry ${sptep} is not among the parents of page ${child}`);
+    const role = pages.role[child];
+    const above = pages.role[sp];
+    const index = indexOf(sptep);
+    if ((childRole(above, index, false, 0) ^ role) & ~(ROLE_ACCESS | ROLE_DIRECT))
+      this.report('child', `page ${child} has role ${role.toString(16)} below one of role ${above.toString(16)}`);
+    if (!isDirectRole(role)) {
+      if (isDirectRole(above) || roleAccess(role) & ~roleAccess(above))
+        this.report('child', `page ${child} mirrors a guest table with rights that page ${sp} has not`);
+      return;
+    }
+    if (pages.gfn[child] & (pagesPerLevel(pages.level(sp)) - 1))
+      this.report('child', `page ${child} starts with gfn ${pages.gfn[child]}`);
+    if (isDirectRole(above) && pages.gfn[child] !== pages.entryGfn(sp, index))
       this.report('child', `page ${child} of gfn ${pages.gfn[child]} stands where another gfn belongs`);
   }
 
-  private occurrences(heads: Int32Array, at: number, sptep: number): number {
-    let n = 0;
-    for (const entry of this.entries(heads, at)) if (entry === sptep) n++;
-    return n;
-  }
-
-  private *entries(heads: Int32Array, at: number): Generator<number> {
+  private isListed(heads: Int32Array, at: number, sptep: number): boolean {
     const { lists } = this.mmu;
-    const first = lists.first(heads, at);
-    if (first === 0) return;
-    yield first;
-    for (let c = lists.next(lists.firstCursor(heads, at)); c !== 0; c = lists.next(c)) yield lists.at(c);
+    if (lists.first(heads, at) === sptep) return true;
+    for (let c = lists.next(lists.firstCursor(heads, at)); c !== 0; c = lists.next(c))
+      if (lists.at(c) === sptep) return true;
+    return false;
   }
 
-  private checkParents(sp: number): void {
-    const count = this.mmu.lists.count(this.mmu.pages.parents, sp);
-    const seen = this.parentsSeen.get(sp) ?? 0;
+  private entries(heads: Int32Array, at: number): number[] {
+    const { lists } = this.mmu;
+    const list: number[] = [];
+    if (heads[at] !== 0) list.push(lists.first(heads, at));
+    for (let c = lists.next(lists.firstCursor(heads, at)); c !== 0; c = lists.next(c)) list.push(lists.at(c));
+    return list;
+  }
+
+  /** How pages are found: by their entries' lists of parents, and by gfn. */
+  private checkLinks(sp: number): void {
+    const { lists, pages } = this.mmu;
+    const head = pages.parents[sp];
+    const count = head > 0 ? 1 : lists.count(pages.parents, sp);
+    const seen = this.parentsSeen[sp];
     if (count !== seen) this.report('parents', `page ${sp} has ${count} parents in its list, ${seen} point at it`);
   }
 
-  // ---- unsync ------------------------------------------------------------------------------------------------------
+  private checkHash(sp: number): void {
+    const { mmu } = this;
+    const { pages } = mmu;
+    const obsolete = isObsolete(mmu, sp);
+    let found = false;
+    for (let other = pages.bucketFirst(pages.gfn[sp]); other !== 0; other = pages.bucketNext(other)) {
+      if (other === sp) found = true;
+      else if (
+        pages.gfn[other] === pages.gfn[sp] &&
+        pages.role[other] === pages.role[sp] &&
+        !obsolete &&
+        !isObsolete(mmu, other)
+      )
+        this.report('hash', `pages ${sp} and ${other} have the same gfn and role`);
+    }
+    if (!found) this.report('hash', `page ${sp} is not in the bucket of gfn ${pages.gfn[sp]}`);
+  }
 
-  private checkMarks(sp: number): void {
+  // ---- guest tables ------------------------------------------------------------------------------------------------
+
+  private checkMarks(sp: number, level: number): void {
     const { pages } = this.mmu;
     let marks = 0;
     for (let i = pages.nextUnsyncBit(sp, 0); i >= 0; i = pages.nextUnsyncBit(sp, i + 1)) marks++;
     if (marks !== pages.unsyncChildren[sp])
       this.report('unsync', `page ${sp} counts ${pages.unsyncChildren[sp]} marks and has ${marks}`);
-    if (pages.unsync[sp] && (pages.level(sp) !== 1 || !roleHasGptes(pages.role[sp])))
+    if (pages.unsync[sp] && (level !== 1 || !roleHasGptes(pages.role[sp])))
       this.report('unsync', `page ${sp} must not be unsync`);
     if (!pages.unsync[sp] && !pages.unsyncChildren[sp]) return;
     for (const parent of this.entries(pages.parents, sp))
@@ -159,73 +352,143 @@ class Verifier {
         this.report('unsync', `entry ${parent} is not marked though page ${sp} below it has something unsync`);
   }
 
-  /** No entry anywhere may write the frame of a synced guest table. */
+  /** No entry anywhere may write the frame of a synced guest table, whichever address space it is in. */
   private checkShadowed(sp: number, level: number): void {
     const { mmu } = this;
-    if (mmu.pages.unsync[sp] || isObsolete(mmu, sp)) return;
-    const gfn = mmu.pages.gfn[sp];
-    const slot = mmu.slots[roleAddressSpace(mmu.pages.role[sp])].find(gfn);
+    const { pages } = mmu;
+    if (pages.unsync[sp] || isObsolete(mmu, sp)) return;
+    const gfn = pages.gfn[sp];
     const name = level > 1 ? 'tracked' : 'unsync';
-    if (slot === null) {
+    const own = mmu.slots[roleAddressSpace(pages.role[sp])].find(gfn);
+    if (own === null) {
       this.report(name, `page ${sp} mirrors gfn ${gfn}, which is in no slot`);
       return;
     }
-    if (level > 1 && !slot.gfnTrack?.[gfn - slot.baseGfn]) this.report('tracked', `gfn ${gfn} of page ${sp} is not`);
-    for (let l = 1; l <= 3; l++)
-      for (const sptep of this.entries(slot.rmap[l - 1], gfnToIndex(gfn, slot.baseGfn, l))) {
-        const lo = spteLo(mmu, sptep);
-        if (isWritable(lo) || isMmuWritable(lo)) this.report(name, `entry ${sptep} may write gfn ${gfn}, page ${sp}`);
-      }
+    if (level > 1) this.checkTracked(sp, own);
+    for (const set of mmu.slots) {
+      const slot = set.find(gfn);
+      if (slot !== null && slot.rmap.length !== 0) this.checkProtected(slot, gfn, name);
+    }
+  }
+
+  private checkProtected(slot: MemSlot, gfn: number, name: string): void {
+    const { words } = this.mmu.arena;
+    for (let level = 1; level <= MAX_LEVEL; level++) {
+      const heads = slot.rmap[level - 1];
+      const at = gfnToIndex(gfn, slot.baseGfn, level);
+      if (heads[at] === 0) continue;
+      for (const sptep of this.entries(heads, at))
+        if (words[sptep << 1] & (SPTE_W | SPTE_MMU_WRITABLE))
+          this.report(name, `entry ${sptep} may write the guest table at gfn ${gfn}`);
+    }
+  }
+
+  private checkTracked(sp: number, slot: MemSlot): void {
+    const { pages } = this.mmu;
+    const gfn = pages.gfn[sp];
+    let users = 0;
+    for (let other = pages.bucketFirst(gfn); other !== 0; other = pages.bucketNext(other)) {
+      const role = pages.role[other];
+      if (pages.gfn[other] === gfn && !isInvalidRole(role) && roleHasGptes(role) && pages.level(other) > 1) users++;
+    }
+    const count = slot.gfnTrack?.[gfn - slot.baseGfn] ?? 0;
+    if (count !== users) this.report('tracked', `gfn ${gfn} is tracked ${count} times for ${users} pages`);
   }
 
   // ---- slots and counters ------------------------------------------------------------------------------------------
 
   private checkSlot(slot: MemSlot): void {
-    const { mmu } = this;
-    for (let level = 1; level <= 3; level++) {
+    if (slot.rmap.length === 0) return;
+    const { lists } = this.mmu;
+    for (let level = 1; level <= MAX_LEVEL; level++) {
       const heads = slot.rmap[level - 1];
-      for (let at = 0; at < heads.length; at++)
-        if (heads[at] !== 0)
-          for (const sptep of this.entries(heads, at)) {
-            this.listedLeaves++;
-            if (!isShadowPresent(spteLo(mmu, sptep))) this.report('rmap', `entry ${sptep} is listed and not present`);
-            else if (level > 1 && !isLarge(spteLo(mmu, sptep)))
-              this.report('rmap', `entry ${sptep} is listed at level ${level} and not large`);
-          }
+      for (let at = 0; at < heads.length; at++) {
+        if (heads[at] === 0) continue;
+        this.listedLeaves += heads[at] > 0 ? 1 : lists.count(heads, at);
+        this.checkListed(heads, at, level);
+      }
     }
     this.checkLpage(slot);
   }
 
+  private checkListed(heads: Int32Array, at: number, level: number): void {
+    if (heads[at] > 0) this.checkListedEntry(heads[at], level);
+    else for (const sptep of this.entries(heads, at)) this.checkListedEntry(sptep, level);
+  }
+
+  private checkListedEntry(sptep: number, level: number): void {
+    const lo = this.mmu.arena.words[sptep << 1];
+    if (!isShadowPresent(lo)) this.report('rmap', `entry ${sptep} is listed and not present`);
+    else if (level > 1 && !isLarge(lo)) this.report('rmap', `entry ${sptep} is listed at level ${level} and not large`);
+  }
+
   private checkLpage(slot: MemSlot): void {
-    const { mmu } = this;
-    const expected = makeLpageInfo(slot.baseGfn, slot.npages, slot.userspaceAddr);
-    for (const sp of this.pages) {
-      const role = mmu.pages.role[sp];
-      const gfn = mmu.pages.gfn[sp];
-      if (isInvalidRole(role) || !roleHasGptes(role) || !slot.contains(gfn)) continue;
-      for (const level of [2, 3]) expected[level - 2][gfnToIndex(gfn, slot.baseGfn, level)]++;
+    const { pages } = this.mmu;
+    for (let level = 2; level <= MAX_LEVEL; level++) {
+      const table = slot.lpageInfo[level - 2];
+      if (this.shadowed.length < table.length) this.shadowed = new Int32Array(table.length);
+      const { shadowed } = this;
+      shadowed.fill(0, 0, table.length);
+      for (const sp of this.pages) {
+        const role = pages.role[sp];
+        const gfn = pages.gfn[sp];
+        if (isInvalidRole(role) || !roleHasGptes(role) || roleAddressSpace(role) !== slot.asId) continue;
+        if (slot.contains(gfn)) shadowed[gfnToIndex(gfn, slot.baseGfn, level)]++;
+      }
+      for (let at = 0; at < table.length; at++) {
+        const expected = shadowed[at] + (isEdge(slot, level, at) ? 1 : 0);
+        if (table[at] !== expected)
+          this.report('lpage', `slot ${slot.id}, level ${level}, ${at}: ${table[at]} instead of ${expected}`);
+      }
     }
-    for (const level of [2, 3])
-      expected[level - 2].forEach((count, at) => {
-        const now = slot.lpageInfo[level - 2][at];
-        if (now !== count) this.report('lpage', `slot ${slot.id}, level ${level}, ${at}: ${now} instead of ${count}`);
-      });
+  }
+
+  private compare(name: string, counter: number, actual: number): void {
+    if (counter !== actual) this.report('counters', `${name} is ${counter}, there are ${actual}`);
   }
 
   private checkCounters(): void {
-    const { stats, pages } = this.mmu;
-    const compare = (name: string, counter: number, actual: number): void => {
-      if (counter !== actual) this.report('counters', `${name} is ${counter}, there are ${actual}`);
-    };
-    compare('pages_4k', stats.pages_4k, this.leaves[1]);
-    compare('pages_2m', stats.pages_2m, this.leaves[2]);
-    compare('pages_1g', stats.pages_1g, this.leaves[3]);
-    compare('listed leaves', this.listedLeaves, this.leaves[1] + this.leaves[2] + this.leaves[3]);
-    const all = [...this.pages];
-    const valid = all.filter((sp) => !isInvalidRole(pages.role[sp]));
-    compare('mmu_unsync', stats.mmu_unsync, valid.filter((sp) => pages.unsync[sp]).length);
-    compare('nx_lpage_splits', stats.nx_lpage_splits, valid.filter((sp) => pages.lpageDisallowed[sp]).length);
-    compare('indirect pages', this.mmu.indirectShadowPages, valid.filter((sp) => roleHasGptes(pages.role[sp])).length);
-    compare('used pages', this.mmu.nUsedPages, all.length);
+    const { mmu, leaves } = this;
+    const { stats, pages } = mmu;
+    const all = leaves[1] + leaves[2] + leaves[3];
+    this.compare('pages_4k', stats.pages_4k, leaves[1]);
+    this.compare('pages_2m', stats.pages_2m, leaves[2]);
+    this.compare('pages_1g', stats.pages_1g, leaves[3]);
+    if (this.listedLeaves !== all) this.report('rmap', `${this.listedLeaves} entries are listed, there are ${all}`);
+    let unsync = 0;
+    let splits = 0;
+    let indirect = 0;
+    let upper = 0;
+    for (const sp of this.pages) {
+      const role = pages.role[sp];
+      if (isInvalidRole(role)) continue;
+      if (pages.unsync[sp] !== 0) unsync++;
+      if (pages.lpageDisallowed[sp] !== 0) splits++;
+      if (!roleHasGptes(role)) continue;
+      indirect++;
+      if (pages.level(sp) > 1) upper++;
+    }
+    this.compare('mmu_unsync', stats.mmu_unsync, unsync);
+    this.compare('nx_lpage_splits', stats.nx_lpage_splits, splits);
+    this.compare('indirect pages', mmu.indirectShadowPages, indirect);
+    this.compare('used pages', mmu.nUsedPages, this.pages.length);
+    const tracked = this.countTracked();
+    if (tracked !== upper) this.report('tracked', `${tracked} times in all, for ${upper} pages`);
   }
+
+  private countTracked(): number {
+    let sum = 0;
+    for (const set of this.mmu.slots)
+      for (const { gfnTrack } of set.slots)
+        if (gfnTrack !== null) for (let i = 0; i < gfnTrack.length; i++) sum += gfnTrack[i];
+    return sum;
+  }
+}
+
+/** Entry `at` of a slot's table of `level` covers frames outside of the slot, or host and guest don't match. */
+function isEdge(slot: MemSlot, level: number, at: number): boolean {
+  const frames = pagesPerLevel(level);
+  const first = Math.floor(slot.baseGfn / frames) * frames + at * frames;
+  if (first < slot.baseGfn || first + frames > slot.baseGfn + slot.npages) return true;
+  return (slot.userspaceAddr / 4096 - slot.baseGfn) % frames !== 0;
 }

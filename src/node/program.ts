@@ -8,13 +8,20 @@ import packageJson from '../../package.json' with { type: 'json' };
 import { register as registerConformance } from './commands/conformance.ts';
 import { register as registerReplay } from './commands/replay.ts';
 import { register as registerStory } from './commands/story.ts';
+import { register as registerTrace } from './commands/trace.ts';
 
 /** A program that throws a `CommanderError` where commander would end the process. */
 export function createProgram(): Command {
   const program = new Command('penumbra');
   // Both settings are inherited by subcommands only if they are there before the subcommands are.
   program.exitOverride().configureOutput({
-    outputError: (text, write) => write(text.replace(/^error: /, 'penumbra: ')),
+    outputError: (text, write) =>
+      write(
+        `${text
+          .replace(/^error: /, 'penumbra: ')
+          .trimEnd()
+          .replace(/\s*\n\s*/g, ' ')}\n`,
+      ),
   });
   program
     .description("Linux KVM's x86 MMU as a library, a machine that runs on it, and a laboratory around both")
@@ -22,6 +29,7 @@ export function createProgram(): Command {
     .showHelpAfterError(false);
   registerStory(program);
   registerReplay(program);
+  registerTrace(program);
   registerConformance(program);
   return program;
 }

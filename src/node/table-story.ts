@@ -1,6 +1,6 @@
 /** How a story is shown: on a terminal as a table with its text, and as JSON. */
 import { MEASURES, type Measure, measure } from '../lab/measures.ts';
-import { contrast, count, narrate } from '../lab/narrative.ts';
+import { conditions, contrast, count, narrate } from '../lab/narrative.ts';
 import type { Story } from '../lab/story.ts';
 import { fillText, renderTable, type Style, type TableRow } from './table.ts';
 
@@ -10,7 +10,7 @@ export function renderStory(story: Story, style: Style): string {
   const heads = story.runs.map((run) => run.policy);
   const parts = [
     fillText(`${header.name}: ${header.title}`),
-    fillText(conditionsText(story)),
+    fillText(conditions(story)),
     '',
     renderTable(heads, tableRows(story), style),
     '',
@@ -68,17 +68,6 @@ export function storyToJson(story: Story): unknown {
     })),
     relations: story.relations,
   };
-}
-
-function conditionsText({ trace, profile, roundEpochs }: Story): string {
-  const { header } = trace;
-  const vcpus = header.vcpus === 1 ? '1 vCPU' : `${header.vcpus} vCPUs`;
-  return (
-    `${count(header.memBytes / 2 ** 20)} MiB guest, ${vcpus}, ${count(header.epochs)} epochs of ` +
-    `${count(header.epochInsns)} instructions, ${count(header.records)} recorded touches. All memory is mapped by ` +
-    `${count(profile.regions)} writable 2 MiB sptes and copied once when the log starts; then a round every ` +
-    `${count(roundEpochs)} epochs, and a last one at the end.`
-  );
 }
 
 function tableRows(story: Story): TableRow[] {

@@ -14,6 +14,8 @@ export class Tracer {
   count = 0;
   words: Int32Array;
   private capacity: number;
+  /** Where in `words` the next record goes; their end before the ring comes round. */
+  private next = 0;
   /** Grow instead of overwriting: for runs that must keep every event. */
   private readonly keepAll: boolean;
 
@@ -30,6 +32,7 @@ export class Tracer {
 
   clear(): void {
     this.count = 0;
+    this.next = 0;
   }
 
   /** Offset in `words` of record `n`. */
@@ -56,10 +59,16 @@ export class Tracer {
   }
 
   private reserve(): number {
-    if (this.keepAll && this.count === this.capacity) this.grow();
-    const at = this.offsetOf(this.count);
+    if (this.next === this.words.length) this.turn();
+    const at = this.next;
+    this.next = at + RECORD_WORDS;
     this.count++;
     return at;
+  }
+
+  private turn(): void {
+    if (this.keepAll) this.grow();
+    else this.next = 0;
   }
 
   private grow(): void {

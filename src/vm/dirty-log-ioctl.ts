@@ -6,13 +6,12 @@
  *
  * Source: Linux 6.1 kvm_main.c kvm_get_dirty_log_protect, kvm_clear_dirty_log_protect.
  */
-import { EINVAL, ENOENT, KvmError } from '../base/errno.ts';
+import { checkU32, checkU64 } from '../base/argument.ts';
+import { EFAULT, EINVAL, ENOENT, KvmError } from '../base/errno.ts';
 import { enableLogDirtyMasked } from '../mmu/dirty-log.ts';
 import { flushRemoteTlbsRange, type Mmu } from '../mmu/mmu.ts';
 import { ADDRESS_SPACES, type MemSlot } from '../mem/memslots.ts';
-
-/** @kvm KVM_MEM_SLOTS_NUM: user slots, and three of KVM's own. */
-const USER_MEM_SLOTS = 32764;
+import { USER_MEM_SLOTS } from './capabilities.ts';
 
 function logOf(mmu: Mmu, slotArgument: number): MemSlot {
   const slot = mmu.slots[slotArgument >>> 16].byId(slotArgument & 0xffff);
@@ -22,6 +21,7 @@ function logOf(mmu: Mmu, slotArgument: number): MemSlot {
 }
 
 function checkSlot(slotArgument: number): void {
+  checkU32(slotArgument, 'slot');
   if (slotArgument >>> 16 >= ADDRESS_SPACES || (slotArgument & 0xffff) >= USER_MEM_SLOTS)
     throw new KvmError(EINVAL, `slot ${slotArgument}`);
 }
@@ -49,25 +49,32 @@ export function getDirtyLog(mmu: Mmu, slotArgument: number): Int32Array {
 
 /**
  * Clears bits of [firstPage, firstPage + numPages): those set in `wanted`, whose first bit is firstPage's. firstPage
- * must be a multiple of 64, numPages too unless it reaches the end. @kvm kvm_clear_dirty_log_protect
+ * must be a multiple of 64, numPages too unless it reaches the end. `wanted` is looked at last: EFAULT if it is too
+ * short. @kvm kvm_clear_dirty_log_protect
  */
 export function clearDirtyLog(
   mmu: Mmu,
   slotArgument: number,
-  firstPage: number,
+  firstPage: number | bigint,
   numPages: number,
   wanted: Int32Array,
 ): void {
   checkSlot(slotArgument);
-  if (firstPage % 64 !== 0) throw new KvmError(EINVAL, `first page ${firstPage} is not a multiple of 64`);
+  const exact = checkU64(firstPage, 'first page');
+  checkU32(numPages, 'number of pages');
+  if (exact % 64n !== 0n) throw new KvmError(EINVAL, `first page ${firstPage} is not a multiple of 64`);
   const slot = logOf(mmu, slotArgument);
-  const rest = slot.npages - firstPage;
+  // A number that isn't exact any more is beyond every slot.
+  const first = Number(exact);
+  const rest = slot.npages - first;
   if (rest < 0 || numPages > rest || (numPages < rest && numPages % 64 !== 0))
-    throw new KvmError(EINVAL, `pages ${firstPage} to ${firstPage + numPages} of ${slot.npages}`);
+    throw new KvmError(EINVAL, `pages ${first} to ${first + numPages} of ${slot.npages}`);
+  const words = 2 * Math.ceil(numPages / 64);
+  if (wanted.length < words) throw new KvmError(EFAULT, `a bitmap of ${wanted.length} words, not ${words}`);
   const bitmap = slot.dirtyBitmap!;
   let flush = false;
-  for (let i = 0; i < 2 * Math.ceil(numPages / 64); i += 2) {
-    const at = firstPage / 32 + i;
+  for (let i = 0; i < words; i += 2) {
+    const at = first / 32 + i;
     const lo = bitmap[at] & wanted[i];
     const hi = bitmap[at + 1] & wanted[i + 1];
     if (lo === 0 && hi === 0) continue;

@@ -8,8 +8,8 @@
  *     vcpu.touchPage(5, 1);
  *     vm.getDirtyLog(0);
  */
-import { ADDRESS_SPACES } from '../mem/memslots.ts';
-import { CAP_MANUAL_DIRTY_LOG_PROTECT2, Vm, type VmConfig } from './vm.ts';
+import { checkExtension } from './capabilities.ts';
+import { Vm, type VmConfig } from './vm.ts';
 
 export { KvmError } from '../base/errno.ts';
 export { FLAT_HVA, FlatHost, type FlatHostOptions } from '../mem/flat-host.ts';
@@ -21,19 +21,6 @@ export { Tracer } from '../trace/tracer.ts';
 export { type Sregs, Vcpu, type VcpuExit } from './vcpu.ts';
 export * from './vm.ts';
 
-/** Highest slot number + 1 for user space. @kvm KVM_USER_MEM_SLOTS */
-const USER_MEM_SLOTS = 32764;
-
-/** What KVM_CHECK_EXTENSION answers, by capability number. */
-const EXTENSIONS: ReadonlyMap<number, number> = new Map([
-  [3, 1], // USER_MEMORY
-  [10, USER_MEM_SLOTS], // NR_MEMSLOTS
-  [16, 1], // SYNC_MMU
-  [81, 1], // READONLY_MEM
-  [118, ADDRESS_SPACES], // MULTI_ADDRESS_SPACE
-  [CAP_MANUAL_DIRTY_LOG_PROTECT2, 3],
-]);
-
 export class Kvm {
   /** @kvm KVM_CREATE_VM */
   createVm(config: VmConfig): Vm {
@@ -42,6 +29,6 @@ export class Kvm {
 
   /** 0 for what isn't there. @kvm KVM_CHECK_EXTENSION */
   checkExtension(capability: number): number {
-    return EXTENSIONS.get(capability) ?? 0;
+    return checkExtension(capability);
   }
 }

@@ -8,7 +8,8 @@
  *
  * Each swap advances the generation. Source: Linux 6.1 kvm_main.c __kvm_set_memory_region, x86.c.
  */
-import { EEXIST, EINVAL, KvmError } from '../base/errno.ts';
+import { checkU32, checkU64 } from '../base/argument.ts';
+import { EEXIST, EINVAL, ENOMEM, KvmError } from '../base/errno.ts';
 import { slotRemoveWriteAccess, zapCollapsibleSptes } from '../mmu/dirty-log.ts';
 import { flushRemoteTlbsRange, type Mmu } from '../mmu/mmu.ts';
 import { changeMmuPages, zapAllFast } from '../mmu/page-zap.ts';
@@ -16,32 +17,39 @@ import { RACE_BEFORE_FLUSH, race } from '../mmu/race.ts';
 import { MMIO_GEN_MASK } from '../mmu/spte.ts';
 import {
   ADDRESS_SPACES,
-  entriesForLevel,
+  allocRmap,
   makeLpageInfo,
   MEM_LOG_DIRTY_PAGES,
   MEM_READONLY,
   MEMSLOT_INVALID,
   MemSlot,
 } from '../mem/memslots.ts';
+import { USER_MEM_SLOTS } from './capabilities.ts';
 
-/** Arguments as in struct kvm_userspace_memory_region; sizes and addresses in bytes. */
-export interface MemoryRegion {
+/**
+ * Arguments as in struct kvm_userspace_memory_region; sizes and addresses in bytes. Beyond 2^53 only a bigint is exact.
+ */
+export interface MemoryRegion<N extends number | bigint = number> {
   /** Slot number; bits 16 and up: address space. */
   readonly slot: number;
   readonly flags: number;
-  readonly guestPhysAddr: number;
+  readonly guestPhysAddr: N;
   /** 0 deletes the slot. */
-  readonly memorySize: number;
-  readonly userspaceAddr: number;
+  readonly memorySize: N;
+  readonly userspaceAddr: N;
 }
 
-/** @kvm KVM_USER_MEM_SLOTS */
-const USER_MEM_SLOTS = 32764;
-const MAX_PAGES = 2 ** 31 - 1;
-/** Highest gfn that the host could map: 48 bits of address. @kvm kvm_mmu_max_gfn */
-const MAX_GFN = 2 ** 36 - 1;
-/** End of user addresses (4-level host tables). */
-const USER_END = 2 ** 47 - 4096;
+const MAX_PAGES = 2n ** 31n - 1n;
+/** Bits of the addresses that nested tables can map: the host's own. @kvm shadow_phys_bits */
+const HOST_PHYS_BITS = 40;
+/** Bits of the addresses that shadow paging takes. @kvm kvm_mmu_max_gfn */
+const SHADOW_PHYS_BITS = 52;
+/** End of user addresses (4-level host tables). @kvm TASK_SIZE_MAX */
+const USER_END = 2n ** 47n - 4096n;
+/** A slot whose tables take more is refused, as by a host that lacks the memory. */
+const MAX_TABLE_BYTES = 2 ** 32;
+/** Of rmap and gfn_track, for one frame. */
+const TABLE_BYTES_A_PAGE = 6;
 /** @kvm KVM_MIN_ALLOC_MMU_PAGES, KVM_MEMSLOT_PAGES_TO_MMU_PAGES_RATIO */
 const MIN_MMU_PAGES = 64;
 const PAGES_PER_MMU_PAGE = 50;
@@ -50,16 +58,20 @@ function invalid(what: string): never {
   throw new KvmError(EINVAL, what);
 }
 
+/** A region whose arguments hold together. All of them are exact as numbers. */
+interface CheckedRegion {
+  readonly asId: number;
+  readonly id: number;
+  readonly flags: number;
+  readonly baseGfn: number;
+  readonly npages: number;
+  readonly userspaceAddr: number;
+}
+
 /** @kvm __kvm_set_memory_region */
-export function setMemoryRegion(mmu: Mmu, region: MemoryRegion): void {
-  const asId = region.slot >>> 16;
-  const id = region.slot & 0xffff;
-  checkArguments(region, asId, id);
-  const baseGfn = region.guestPhysAddr / 4096;
-  const npages = region.memorySize / 4096;
-  if (npages > MAX_PAGES) invalid(`memory size ${region.memorySize} is more than 2^31 - 1 pages`);
-  const slots = mmu.slots[asId];
-  const old = slots.byId(id);
+export function setMemoryRegion(mmu: Mmu, region: MemoryRegion<number | bigint>): void {
+  const { asId, id, flags, baseGfn, npages, userspaceAddr } = checkArguments(region);
+  const old = mmu.slots[asId].byId(id);
   if (npages === 0) {
     if (old === null) invalid(`slot ${id} does not exist`);
     deleteSlot(mmu, old);
@@ -67,28 +79,36 @@ export function setMemoryRegion(mmu: Mmu, region: MemoryRegion): void {
   }
   if (old === null) {
     checkOverlap(mmu, asId, id, baseGfn, npages);
-    checkMaxGfn(baseGfn, npages);
-    createSlot(mmu, new MemSlot(id, asId, baseGfn, npages, region.flags, region.userspaceAddr));
+    checkMaxGfn(mmu, baseGfn, npages);
+    createSlot(mmu, new MemSlot(id, asId, baseGfn, npages, flags, userspaceAddr));
     return;
   }
-  if (region.userspaceAddr !== old.userspaceAddr || npages !== old.npages || (region.flags ^ old.flags) & MEM_READONLY)
+  if (userspaceAddr !== old.userspaceAddr || npages !== old.npages || (flags ^ old.flags) & MEM_READONLY)
     invalid(`slot ${id}: neither host address, size nor READONLY can be changed`);
   if (baseGfn !== old.baseGfn) {
     checkOverlap(mmu, asId, id, baseGfn, npages);
-    moveSlot(mmu, old, baseGfn, region.flags);
-  } else if (region.flags !== old.flags) changeFlags(mmu, old, region.flags);
+    moveSlot(mmu, old, baseGfn, flags);
+  } else if (flags !== old.flags) changeFlags(mmu, old, flags);
 }
 
-function checkArguments(region: MemoryRegion, asId: number, id: number): void {
-  const { flags, guestPhysAddr, memorySize, userspaceAddr } = region;
+/** The checks that need no slot, in the kernel's order. */
+function checkArguments(region: MemoryRegion<number | bigint>): CheckedRegion {
+  const slot = checkU32(region.slot, 'slot');
+  const flags = checkU32(region.flags, 'flags');
+  const gpa = checkU64(region.guestPhysAddr, 'guest address');
+  const size = checkU64(region.memorySize, 'memory size');
+  const hva = checkU64(region.userspaceAddr, 'host address');
+  const asId = slot >>> 16;
+  const id = slot & 0xffff;
   if (id >= USER_MEM_SLOTS) invalid(`slot ${id} is not below ${USER_MEM_SLOTS}`);
   if (flags & ~(MEM_LOG_DIRTY_PAGES | MEM_READONLY)) invalid(`flags 0x${flags.toString(16)}`);
-  if (memorySize % 4096 !== 0) invalid(`memory size ${memorySize} is not a multiple of 4096`);
-  if (guestPhysAddr % 4096 !== 0) invalid(`guest address ${guestPhysAddr} is not a multiple of 4096`);
-  if (userspaceAddr % 4096 !== 0 || userspaceAddr < 0 || userspaceAddr + memorySize > USER_END)
-    invalid(`host address ${userspaceAddr}`);
+  if (size % 4096n !== 0n) invalid(`memory size ${size} is not a multiple of 4096`);
+  if (gpa % 4096n !== 0n) invalid(`guest address ${gpa} is not a multiple of 4096`);
+  if (hva % 4096n !== 0n || hva + size > USER_END) invalid(`host address 0x${hva.toString(16)}`);
   if (asId >= ADDRESS_SPACES) invalid(`address space ${asId}`);
-  if (guestPhysAddr < 0 || guestPhysAddr + memorySize > 2 ** 64) invalid(`guest address ${guestPhysAddr}`);
+  if (gpa + size >= 1n << 64n) invalid(`guest address 0x${gpa.toString(16)}`);
+  if (size >> 12n > MAX_PAGES) invalid(`memory size ${size} is more than 2^31 - 1 pages`);
+  return { asId, id, flags, baseGfn: Number(gpa >> 12n), npages: Number(size >> 12n), userspaceAddr: Number(hva) };
 }
 
 function checkOverlap(mmu: Mmu, asId: number, id: number, baseGfn: number, npages: number): void {
@@ -97,8 +117,14 @@ function checkOverlap(mmu: Mmu, asId: number, id: number, baseGfn: number, npage
 }
 
 /** @kvm kvm_arch_prepare_memory_region */
-function checkMaxGfn(baseGfn: number, npages: number): void {
-  if (baseGfn + npages - 1 > MAX_GFN) invalid(`guest frame ${baseGfn + npages - 1} is beyond the host's`);
+function checkMaxGfn(mmu: Mmu, baseGfn: number, npages: number): void {
+  const last = baseGfn + npages - 1;
+  if (last > maxGfn(mmu)) invalid(`guest frame 0x${last.toString(16)} is beyond the highest`);
+}
+
+/** @kvm kvm_mmu_max_gfn */
+function maxGfn(mmu: Mmu): number {
+  return 2 ** ((mmu.tdp ? HOST_PHYS_BITS : SHADOW_PHYS_BITS) - 12) - 1;
 }
 
 // ---- the four changes ----------------------------------------------------------------------------------------------
@@ -118,12 +144,12 @@ function deleteSlot(mmu: Mmu, old: MemSlot): void {
   recalculateLimit(mmu);
 }
 
-/** A move that the host can't map has zapped everything all the same. */
+/** A move that is refused so late has zapped everything all the same. */
 function moveSlot(mmu: Mmu, old: MemSlot, baseGfn: number, flags: number): void {
   const gone = invalidateSlot(mmu, old);
-  if (baseGfn + old.npages - 1 > MAX_GFN) {
+  if (baseGfn + old.npages - 1 > maxGfn(mmu)) {
     swapSlots(mmu, gone, old);
-    checkMaxGfn(baseGfn, old.npages);
+    checkMaxGfn(mmu, baseGfn, old.npages);
   }
   const slot = new MemSlot(old.id, old.asId, baseGfn, old.npages, flags, old.userspaceAddr);
   allocMetadata(slot);
@@ -163,16 +189,28 @@ function invalidateSlot(mmu: Mmu, old: MemSlot): MemSlot {
 function copyOf(old: MemSlot, flags: number): MemSlot {
   const slot = new MemSlot(old.id, old.asId, old.baseGfn, old.npages, flags, old.userspaceAddr);
   slot.rmap = old.rmap;
+  slot.rmapUsed = old.rmapUsed;
   slot.lpageInfo = old.lpageInfo;
   slot.gfnTrack = old.gfnTrack;
   slot.dirtyBitmap = old.dirtyBitmap;
   return slot;
 }
 
-/** @kvm kvm_alloc_memslot_metadata */
+/** Throws ENOMEM if there is no memory for it. @kvm kvm_alloc_memslot_metadata */
 function allocMetadata(slot: MemSlot): void {
+  if (slot.npages * TABLE_BYTES_A_PAGE > MAX_TABLE_BYTES)
+    throw new KvmError(ENOMEM, `tables for ${slot.npages} pages of slot ${slot.id}`);
+  try {
+    allocTables(slot);
+  } catch (error) {
+    if (error instanceof RangeError) throw new KvmError(ENOMEM, `tables for slot ${slot.id}: ${error.message}`);
+    throw error;
+  }
+}
+
+function allocTables(slot: MemSlot): void {
   const { baseGfn, npages } = slot;
-  slot.rmap = [1, 2, 3].map((level) => new Int32Array(entriesForLevel(baseGfn, npages, level)));
+  allocRmap(slot);
   slot.lpageInfo = makeLpageInfo(baseGfn, npages, slot.userspaceAddr);
   slot.gfnTrack = new Uint16Array(npages);
 }

@@ -7,9 +7,11 @@
  *
  * Source: Linux 6.1 x86.c vcpu_enter_guest, kvm_arch_vcpu_ioctl_run; svm.c.
  */
+import { EFAULT, EINTR, EINVAL, KvmError } from '../base/errno.ts';
 import type { CpuModel } from '../hw/cpu-model.ts';
+import type { Tlb } from '../hw/tlb.ts';
 import { doPageFault } from '../mmu/fault.ts';
-import { initMmu } from '../mmu/guest-mode.ts';
+import { guestLevels, initMmu } from '../mmu/guest-mode.ts';
 import { handleMmioPageFault, mmioInfoInCache } from '../mmu/mmio-cache.ts';
 import type { Mmu } from '../mmu/mmu.ts';
 import { RET_PF_EMULATE, RET_PF_INVALID } from '../mmu/page-fault.ts';
@@ -51,6 +53,8 @@ export interface Sregs {
   tssBase?: number;
 }
 
+/** @kvm INVALID_GPA */
+const INVALID_GPA = 2n ** 64n - 1n;
 const PFERR_RSVD = 1 << 3;
 const PFERR_GUEST_PAGE_HI = 1 << 1;
 const PFERR_WRITE_PRESENT = 3;
@@ -89,11 +93,11 @@ export class Vcpu {
   private eventRequested = false;
   private pdptrsFresh = false;
 
-  constructor(vm: Mmu, id: number, model: CpuModel) {
+  constructor(vm: Mmu, id: number, model: CpuModel, tlb?: Tlb) {
     this.vm = vm;
     this.id = id;
-    this.cpu = new ScriptedCpu(this.state, vm.arena, vm.host.phys, model, vm.tdp);
-    const { tlb } = this.cpu;
+    this.cpu = new ScriptedCpu(this.state, vm.arena, vm.host.phys, model, vm.tdp, tlb);
+    const cpuTlb = this.cpu.tlb;
     this.mmu = new MmuVcpu(id, this.state, {
       queuePageFault: (errorCode, lo, hi) => {
         this.queueException(VECTOR_PF, true, errorCode);
@@ -101,8 +105,8 @@ export class Vcpu {
         this.state.cr2Hi = hi;
       },
       refreshPdptrs: () => this.refreshPdptrs(),
-      flushTlbGva: (lo, hi) => tlb.flushGva(0, 0, lo, hi),
-      flushTlbCurrent: () => tlb.flushAsid(0),
+      flushTlbGva: (lo, hi) => cpuTlb.flushGva(0, 0, lo, hi),
+      flushTlbCurrent: () => cpuTlb.flushAsid(0),
     });
     this.emulator = new Emulator(vm, this);
     initMmu(vm, this.mmu);
@@ -143,6 +147,8 @@ export class Vcpu {
 
   /** Guest-physical address of a gva by the guest's tables, or null. Both in bytes. @kvm KVM_TRANSLATE */
   translate(gva: bigint): bigint | null {
+    // Without paging any address is its own translation, but for the one that means "none".
+    if (guestLevels(this.mmu) === 0) return BigInt.asUintN(64, gva) === INVALID_GPA ? null : BigInt.asUintN(64, gva);
     const lo = Number(BigInt.asIntN(32, gva));
     const hi = Number(BigInt.asIntN(32, gva >> 32n));
     const gfn = this.emulator.gfnForSystem(lo, hi);
@@ -151,7 +157,7 @@ export class Vcpu {
 
   /**
    * KVM_RUN. 0: `exit` says why; negative: an errno. `answer` are the bytes of an MMIO read that was asked for;
-   * `immediateExit`: only finish what is pending. @kvm kvm_arch_vcpu_ioctl_run
+   * `immediateExit`: only finish what is pending, then -EINTR. @kvm kvm_arch_vcpu_ioctl_run
    */
   run(answer: Uint8Array = new Uint8Array(8), immediateExit = false): number {
     if (this.outPending) {
@@ -163,7 +169,7 @@ export class Vcpu {
       const result = this.emulator.completeMmio(answer);
       if (result <= 0) return result;
     }
-    if (immediateExit) return 0;
+    if (immediateExit) return -EINTR;
     for (;;) {
       const result = this.enterGuest();
       if (result <= 0) return result;
@@ -172,14 +178,17 @@ export class Vcpu {
 
   /**
    * One access to a guest-physical page as a guest without page tables of its own makes it: TLB, nested tables, fault,
-   * again, until it succeeds. `kind`: 0 read, 1 write, 2 fetch. Nested paging only. Allocates nothing.
+   * again, until it succeeds. `kind`: 0 read, 1 write, 2 fetch. Nested paging only. Allocates nothing. Throws a KvmError
+   * with KVM_RUN's errno; EFAULT where there is no memory, or none that can be written.
    */
   touchPage(gfn: number, kind: number): void {
     const { cpu, mmu } = this;
+    if (gfn >>> 0 !== gfn || !isTouch(kind) || !this.vm.tdp) throw new KvmError(EINVAL, `touch ${kind} of page ${gfn}`);
     for (;;) {
       if (mmu.requests !== 0) this.serveRequests();
       if (mmu.root.sp === 0) {
-        if (loadMmu(this.vm, mmu) !== 0) throw new Error('no shadow page is left for a root');
+        const result = loadMmu(this.vm, mmu);
+        if (result < 0) throw new KvmError(-result, 'no shadow page is left for a root');
         continue;
       }
       cpu.root.table = mmu.root.sp;
@@ -188,8 +197,8 @@ export class Vcpu {
       mmu.stats.exits++;
       this.tracePageFault();
       const result = doPageFault(this.vm, mmu, cpu.addrLo, cpu.addrHi, cpu.errorLo);
-      if (result < 0 || result === RET_PF_EMULATE)
-        throw new Error(`page ${gfn} can't be had: result ${result} of its fault`);
+      if (result < 0) throw new KvmError(-result, `page ${gfn} can't be had`);
+      if (result === RET_PF_EMULATE) throw new KvmError(EFAULT, `page ${gfn} is no memory, or none to be written`);
     }
   }
 
@@ -422,6 +431,10 @@ export class Vcpu {
     this.pdptrsFresh = true;
     loadPdptrs(this.vm, this.mmu, this.state.cr3Lo);
   }
+}
+
+function isTouch(kind: number): boolean {
+  return kind === 0 || kind === 1 || kind === 2;
 }
 
 function isDoubleFault(first: number, second: number): boolean {

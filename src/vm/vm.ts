@@ -1,8 +1,10 @@
 /**
  * A virtual machine with KVM's shape, as far as memory goes: slots, logs, limits, vCPUs, statistics.
  */
+import { checkU32, checkU64 } from '../base/argument.ts';
 import { EINVAL, KvmError } from '../base/errno.ts';
 import { CPU_TCG, type CpuModel } from '../hw/cpu-model.ts';
+import type { Tlb } from '../hw/tlb.ts';
 import type { HostMemory } from '../mem/host-memory.ts';
 import { Mmu } from '../mmu/mmu.ts';
 import { MmuNotifier } from '../mmu/notifier.ts';
@@ -10,16 +12,21 @@ import { changeMmuPages, zapAllFast } from '../mmu/page-zap.ts';
 import type { Policy } from '../mmu/policy.ts';
 import { verify } from '../mmu/verify.ts';
 import { Tracer } from '../trace/tracer.ts';
+import {
+  CAP_MANUAL_DIRTY_LOG_PROTECT2,
+  CAP_VM_DISABLE_NX_HUGE_PAGES,
+  checkExtension,
+  MAX_VCPUS,
+} from './capabilities.ts';
 import { clearDirtyLog, getDirtyLog } from './dirty-log-ioctl.ts';
 import { type MemoryRegion, setMemoryRegion } from './memory-region.ts';
 import { Vcpu } from './vcpu.ts';
 
+export { CAP_MANUAL_DIRTY_LOG_PROTECT2, CAP_VM_DISABLE_NX_HUGE_PAGES } from './capabilities.ts';
 export type { MemoryRegion } from './memory-region.ts';
 export { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
 export { POLICIES, type Policy, type PolicyName } from '../mmu/policy.ts';
 
-/** @kvm KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
-export const CAP_MANUAL_DIRTY_LOG_PROTECT2 = 168;
 /** @kvm KVM_MIN_ALLOC_MMU_PAGES */
 const MIN_MMU_PAGES = 64;
 
@@ -31,6 +38,10 @@ export interface VmConfig {
   readonly nxHugePages?: boolean;
   readonly trace?: Tracer;
   readonly cpuModel?: CpuModel;
+  /** Makes each vCPU's TLB; by default a set-associative one. */
+  readonly tlb?: () => Tlb;
+  /** Does each entry start with an empty TLB, as on the recording machine? True if absent. */
+  readonly flushAtEntry?: boolean;
 }
 
 export class Vm {
@@ -38,6 +49,12 @@ export class Vm {
   readonly trace: Tracer;
   readonly vcpus: Vcpu[] = [];
   private readonly cpuModel: CpuModel;
+  private readonly makeTlb: (() => Tlb) | undefined;
+  private readonly flushAtEntry: boolean;
+  private nxParameter: boolean;
+  private nxDisabled = false;
+  /** nRequestedPages, exactly. */
+  private requestedPages = 0n;
 
   constructor(config: VmConfig) {
     this.trace = config.trace ?? new Tracer();
@@ -48,7 +65,10 @@ export class Vm {
       policy: config.policy,
       nxHugePages: config.nxHugePages,
     });
+    this.nxParameter = config.nxHugePages ?? false;
     this.cpuModel = config.cpuModel ?? CPU_TCG;
+    this.makeTlb = config.tlb;
+    this.flushAtEntry = config.flushAtEntry ?? true;
     config.host.notifier = new MmuNotifier(this.mmu);
   }
 
@@ -61,15 +81,18 @@ export class Vm {
     return verify(this.mmu);
   }
 
+  /** @kvm KVM_CREATE_VCPU */
   createVcpu(): Vcpu {
-    const vcpu = new Vcpu(this.mmu, this.vcpus.length, this.cpuModel);
+    if (this.vcpus.length >= MAX_VCPUS) throw new KvmError(EINVAL, `more than ${MAX_VCPUS} vCPUs`);
+    const vcpu = new Vcpu(this.mmu, this.vcpus.length, this.cpuModel, this.makeTlb?.());
+    vcpu.cpu.flushAtEntry = this.flushAtEntry;
     this.vcpus.push(vcpu);
     this.mmu.vcpus.push(vcpu.mmu);
     return vcpu;
   }
 
   /** Throws KvmError with the kernel's errno. @kvm KVM_SET_USER_MEMORY_REGION */
-  setUserMemoryRegion(region: MemoryRegion): void {
+  setUserMemoryRegion(region: MemoryRegion<number | bigint>): void {
     setMemoryRegion(this.mmu, region);
   }
 
@@ -78,35 +101,73 @@ export class Vm {
     return getDirtyLog(this.mmu, slot);
   }
 
-  /** @kvm KVM_CLEAR_DIRTY_LOG */
-  clearDirtyLog(slot: number, firstPage: number, numPages: number, bitmap: Int32Array): void {
+  /**
+   * Bit i of `bitmap` stands for page firstPage + i; it has whole 64-page words for all numPages, or is refused with
+   * EFAULT. @kvm KVM_CLEAR_DIRTY_LOG
+   */
+  clearDirtyLog(slot: number, firstPage: number | bigint, numPages: number, bitmap: Int32Array): void {
     clearDirtyLog(this.mmu, slot, firstPage, numPages, bitmap);
   }
 
-  /** Bit 0: manual protection, bit 1 (only with bit 0): logs start all ones. @kvm KVM_ENABLE_CAP */
-  enableCap(cap: number, argument: number): void {
-    if (cap !== CAP_MANUAL_DIRTY_LOG_PROTECT2) throw new KvmError(EINVAL, `capability ${cap}`);
-    if (argument & ~3 || argument === 2) throw new KvmError(EINVAL, `argument ${argument} of capability ${cap}`);
-    this.mmu.manualProtect = (argument & 1) !== 0;
-    this.mmu.initiallySet = (argument & 2) !== 0;
+  /** 0 for what isn't there. @kvm KVM_CHECK_EXTENSION */
+  checkExtension(capability: number): number {
+    return checkExtension(capability);
+  }
+
+  /**
+   * MANUAL_DIRTY_LOG_PROTECT2: argument bit 0, manual protection; bit 1 (only with bit 0), logs start all ones.
+   * VM_DISABLE_NX_HUGE_PAGES: argument 0, before there are vCPUs. @kvm KVM_ENABLE_CAP
+   */
+  enableCap(cap: number, argument: number | bigint, flags = 0): void {
+    checkU32(cap, 'capability');
+    const value = checkU64(argument, 'argument');
+    if (checkU32(flags, 'flags') !== 0) throw new KvmError(EINVAL, `flags 0x${flags.toString(16)}`);
+    if (cap === CAP_MANUAL_DIRTY_LOG_PROTECT2) this.setManualProtect(value);
+    else if (cap === CAP_VM_DISABLE_NX_HUGE_PAGES) this.disableNxHugePages(value);
+    else throw new KvmError(EINVAL, `capability ${cap}`);
+  }
+
+  private setManualProtect(value: bigint): void {
+    if (value !== 0n && value !== 1n && value !== 3n)
+      throw new KvmError(EINVAL, `argument ${value} of manual protection`);
+    this.mmu.manualProtect = value !== 0n;
+    this.mmu.initiallySet = value === 3n;
+  }
+
+  /** The caller counts as one who may reboot the host (CAP_SYS_BOOT). */
+  private disableNxHugePages(value: bigint): void {
+    if (value !== 0n) throw new KvmError(EINVAL, `argument ${value} of VM_DISABLE_NX_HUGE_PAGES`);
+    if (this.vcpus.length > 0) throw new KvmError(EINVAL, 'there are vCPUs already');
+    this.nxDisabled = true;
+    this.mmu.nxHugePages = false;
   }
 
   /** @kvm KVM_SET_NR_MMU_PAGES */
-  setNrMmuPages(count: number): void {
-    if (count < MIN_MMU_PAGES) throw new KvmError(EINVAL, `${count} MMU pages are less than ${MIN_MMU_PAGES}`);
-    changeMmuPages(this.mmu, count);
-    this.mmu.nRequestedPages = count;
+  setNrMmuPages(count: number | bigint): void {
+    const exact = checkU64(count, 'number of MMU pages');
+    if (exact < MIN_MMU_PAGES) throw new KvmError(EINVAL, `${count} MMU pages are less than ${MIN_MMU_PAGES}`);
+    changeMmuPages(this.mmu, Number(exact));
+    this.mmu.nRequestedPages = Number(exact);
+    this.requestedPages = exact;
   }
 
-  /** @kvm KVM_GET_NR_MMU_PAGES */
+  /**
+   * An int, of which a system call makes an errno if it is one of the last 4095: as the kernel has it.
+   * @kvm KVM_GET_NR_MMU_PAGES
+   */
   getNrMmuPages(): number {
-    return this.mmu.nMaxPages;
+    const { nMaxPages, nRequestedPages } = this.mmu;
+    const exact = nMaxPages === nRequestedPages ? this.requestedPages : BigInt(nMaxPages);
+    const answer = Number(BigInt.asIntN(32, exact));
+    if (answer < 0 && answer >= -4095) throw new KvmError(-answer, `${exact} MMU pages`);
+    return answer;
   }
 
   /** Module parameter nx_huge_pages at run time; a change zaps everything. @kvm set_nx_huge_pages */
   setNxHugePages(on: boolean): void {
-    if (this.mmu.nxHugePages === on) return;
-    this.mmu.nxHugePages = on;
+    if (this.nxParameter === on) return;
+    this.nxParameter = on;
+    this.mmu.nxHugePages = on && !this.nxDisabled;
     zapAllFast(this.mmu);
   }
 }

@@ -1,8 +1,11 @@
 /** `penumbra replay`: any recording under any policies. Exit status 1 if one of them lost pages. */
 import type { Command } from 'commander';
+import type { PageTrace } from '../../formats/pntrace.ts';
 import { STORY_POLICIES } from '../../lab/policies.ts';
 import { DEFAULT_ROUND_EPOCHS, DEFAULT_SEED } from '../../lab/replay.ts';
+import { renderReport } from '../../lab/report-html.ts';
 import { type Story, type StoryPolicy, tellStory } from '../../lab/story.ts';
+import { writeWhole } from '../atomic-file.ts';
 import { CliError } from '../cli-error.ts';
 import { progressLine } from '../progress.ts';
 import { styleFor } from '../table.ts';
@@ -18,6 +21,7 @@ export interface RunOptions {
   readonly seed: string;
   readonly json?: boolean;
   readonly explain?: boolean;
+  readonly report?: string;
 }
 
 export function register(program: Command): void {
@@ -27,7 +31,7 @@ export function register(program: Command): void {
     .argument('[trace...]', `.pntrace files, ${EMBEDDED_TRACES.join(', ')}, or synthetic:SEED`)
     .action((traces: string[], options: RunOptions) => {
       if (traces.length === 0 && options.explain !== true) throw new CliError('which recording? replay TRACE...');
-      const stories = runTraces(traces, options);
+      const stories = runTraces('replay', traces, options);
       const lost = stories.some((story) => story.runs.some(({ result }) => result.migration.lostPages > 0));
       if (lost) process.exitCode = 1;
     });
@@ -42,12 +46,13 @@ export function addRunOptions(command: Command): void {
     .option('--round-epochs <n>', 'epochs between two rounds of the migration', String(DEFAULT_ROUND_EPOCHS))
     .option('--seed <n>', 'order of several vCPUs within an epoch, which no recording has', String(DEFAULT_SEED))
     .option('--explain', 'says exactly what each row of the table counts')
+    .option('--report <file>', 'writes tables, charts and maps of memory into one HTML file')
     .option('--json', 'prints the numbers, each round included, as JSON')
     .addHelpText('after', `\nPolicies:\n${STORY_POLICIES.map((p) => `  ${p.name.padEnd(10)}${p.about}`).join('\n')}`);
 }
 
 /** Runs each recording and prints what came of it. */
-export function runTraces(traces: readonly string[], options: RunOptions): Story[] {
+export function runTraces(command: string, traces: readonly string[], options: RunOptions): Story[] {
   const policies = parsePolicies(options.policy);
   const roundEpochs = parseRoundEpochs(options.roundEpochs);
   const seed = parseSeed(options.seed);
@@ -55,18 +60,17 @@ export function runTraces(traces: readonly string[], options: RunOptions): Story
   const print = (text: string): void => void process.stdout.write(`${text}\n`);
   const progress = progressLine(process.stderr);
   const asJson = options.json === true;
+  const timeline = options.report !== undefined && traces.length > 0;
   if (options.explain === true && !asJson) print(renderDefinitions(style));
 
   const stories = traces.map((argument, i) => {
     progress.show(`reading ${argument} ...`);
     const trace = loadTrace(argument);
-    const { name, epochs, memBytes } = trace.header;
-    if (memBytes % LARGE_PAGE_BYTES !== 0) {
-      throw new CliError(`${argument}: ${memBytes} bytes of memory cannot all be mapped by 2 MiB entries`);
-    }
+    const { name, epochs } = trace.header;
+    requireLargePages(argument, trace);
     const onProgress = (policy: string, epoch: number): void =>
       progress.show(`${name}, ${policy}: epoch ${epoch} of ${epochs}`);
-    const story = tellStory(trace, policies, { roundEpochs, seed, onProgress });
+    const story = tellStory(trace, policies, { roundEpochs, seed, onProgress, timeline });
     progress.clear();
     // Printed one by one: the first table can be read while the second recording runs.
     if (!asJson) print(`${i > 0 || options.explain === true ? '\n' : ''}${renderStory(story, style)}`);
@@ -77,10 +81,26 @@ export function runTraces(traces: readonly string[], options: RunOptions): Story
     const together = renderContrast(stories, style);
     if (together !== '') print(`\n${together}`);
   }
+  if (options.report !== undefined && traces.length > 0) {
+    writeWhole(options.report, [renderReport(stories, { command: commandLine(command, traces, options) })]);
+    if (!asJson) print(`\nReport: ${options.report}`);
+  }
   return stories;
 }
 
-function parsePolicies(text: string): StoryPolicy[] {
+/** The experiment begins with all memory mapped by large entries. */
+export function requireLargePages(argument: string, { header: { memBytes } }: PageTrace): void {
+  if (memBytes % LARGE_PAGE_BYTES === 0) return;
+  throw new CliError(`${argument}: ${memBytes} bytes of memory cannot all be mapped by 2 MiB entries`);
+}
+
+/** What makes the same numbers again. */
+function commandLine(command: string, traces: readonly string[], { policy, roundEpochs, seed }: RunOptions): string {
+  return `penumbra ${command} ${traces.join(' ')} --policy ${policy} --round-epochs ${roundEpochs} --seed ${seed}`;
+}
+
+/** Policies by their names, with commas between. */
+export function parsePolicies(text: string): StoryPolicy[] {
   const names = text.split(',').map((name) => name.trim());
   return names.map((name, i) => {
     const policy = STORY_POLICIES.find((known) => known.name === name);
@@ -93,7 +113,7 @@ function parsePolicies(text: string): StoryPolicy[] {
   });
 }
 
-function parseRoundEpochs(text: string): number {
+export function parseRoundEpochs(text: string): number {
   const epochs = Number(text);
   if (!/^\d+$/.test(text) || epochs < 1 || !Number.isSafeInteger(epochs)) {
     throw new CliError(`--round-epochs takes a whole number from 1, not '${text}'`);

@@ -13,7 +13,7 @@ export function register(program: Command): void {
     .description('the flagship experiment: what dropping large mappings lazily buys a guest that is migrated')
     .argument('[trace...]', `.pntrace files or synthetic:SEED; ${EMBEDDED_TRACES.join(' and ')} if there are none`)
     .action((traces: string[], options: RunOptions) => {
-      const stories = runTraces(traces.length > 0 ? traces : EMBEDDED_TRACES, options);
+      const stories = runTraces('story', traces.length > 0 ? traces : EMBEDDED_TRACES, options);
       if (stories.some((story) => story.relations.some(({ holds }) => !holds))) process.exitCode = 1;
     });
   addRunOptions(command);

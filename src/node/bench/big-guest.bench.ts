@@ -1,0 +1,100 @@
+/**
+ * Guests of up to 1 TiB, each in a process of its own, so that its memory can be told apart: map all, start the log,
+ * write one page in a hundred, get the log, stop it. What each step takes, and how much the process grew.
+ */
+import { spawnSync } from 'node:child_process';
+import type { Figure } from './figure.bench.ts';
+import { GIB, Guest, READ, WRITE } from './guest.bench.ts';
+
+export interface BigGuestSize {
+  readonly gib: number;
+  readonly level: 1 | 2;
+}
+
+/** Linear growth shows in the columns per GiB. */
+export const BIG_GUESTS: readonly BigGuestSize[] = [
+  { gib: 64, level: 2 },
+  { gib: 256, level: 2 },
+  { gib: 1024, level: 2 },
+  { gib: 16, level: 1 },
+  { gib: 64, level: 1 },
+  { gib: 256, level: 1 },
+];
+export const QUICK_BIG_GUESTS: readonly BigGuestSize[] = [
+  { gib: 64, level: 2 },
+  { gib: 4, level: 1 },
+];
+
+/** Milliseconds, and bytes that the process grew by: after mapping all, and at most. */
+export interface BigGuestRun {
+  readonly mapMs: number;
+  readonly startMs: number;
+  readonly writeMs: number;
+  readonly getMs: number;
+  readonly stopMs: number;
+  readonly mappedBytes: number;
+  readonly peakBytes: number;
+}
+
+/** In this process: call it in a fresh one. */
+export function runBigGuest({ gib, level }: BigGuestSize): BigGuestRun {
+  const before = process.memoryUsage.rss();
+  const guest = new Guest(gib * GIB, level);
+  const mapMs = msOf(() => guest.touchEach(level === 2 ? 512 : 1, READ));
+  globalThis.gc?.();
+  const mappedBytes = process.memoryUsage.rss() - before;
+  const startMs = msOf(() => guest.startLog());
+  const writeMs = msOf(() => guest.touchEach(100, WRITE));
+  const getMs = msOf(() => void guest.vm.getDirtyLog(0));
+  const stopMs = msOf(() => guest.stopLog());
+  const peakBytes = process.resourceUsage().maxRSS * 1024 - before;
+  return { mapMs, startMs, writeMs, getMs, stopMs, mappedBytes, peakBytes };
+}
+
+function msOf(work: () => void): number {
+  const start = performance.now();
+  work();
+  return performance.now() - start;
+}
+
+/** The argument that makes the bench's own file run one guest and print it. */
+export const BIG_GUEST_ARGUMENT = '--one-big-guest';
+
+/** In a process of its own. */
+export function spawnBigGuest(script: string, size: BigGuestSize): BigGuestRun {
+  const child = spawnSync(process.execPath, ['--expose-gc', script, BIG_GUEST_ARGUMENT, JSON.stringify(size)], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  if (child.status !== 0) throw new Error(`the guest of ${size.gib} GiB ended with ${child.status ?? child.signal}`);
+  return JSON.parse(child.stdout) as BigGuestRun;
+}
+
+/** What is held against targets and the baseline. 24 bytes a page are meant for 4 KiB mappings. */
+export function bigGuestFigures(size: BigGuestSize): { figure: Figure; of: (run: BigGuestRun) => number }[] {
+  const { gib, level } = size;
+  const name = `${gib} GiB in ${level === 2 ? '2 MiB' : '4 KiB'} pages`;
+  const time = { unit: 'ms/GiB', better: 'lower', timed: true, tolerance: 2, prepare: never } as const;
+  const memory = { better: 'lower', timed: false, tolerance: 1.15, prepare: never } as const;
+  const pages = (gib * GIB) / 4096;
+  const small = level === 1;
+  return [
+    { figure: { ...time, name: `${name}: map all`, target: null }, of: (run) => run.mapMs / gib },
+    { figure: { ...time, name: `${name}: log start`, target: small ? 4 : 0.05 }, of: (run) => run.startMs / gib },
+    { figure: { ...time, name: `${name}: write 1 %`, target: null }, of: (run) => run.writeMs / gib },
+    { figure: { ...time, name: `${name}: get log`, target: 3 }, of: (run) => run.getMs / gib },
+    { figure: { ...time, name: `${name}: log stop`, target: null }, of: (run) => run.stopMs / gib },
+    {
+      figure: { ...memory, name: `${name}: mapped`, unit: 'B/page', target: small ? 24 : null },
+      of: (run) => run.mappedBytes / pages,
+    },
+    {
+      figure: { ...memory, name: `${name}: at most`, unit: 'MiB', target: null },
+      of: (run) => run.peakBytes / 2 ** 20,
+    },
+  ];
+}
+
+function never(): never {
+  throw new Error('a big guest runs in a process of its own');
+}

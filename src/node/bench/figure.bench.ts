@@ -1,0 +1,101 @@
+/**
+ * A figure: something that is measured again and again, with the target it is to meet. And how it is measured: one sample
+ * of each figure in turn, round after round, so that a slow moment of the machine hits all of them a little rather than
+ * one of them hard; the median over the rounds counts.
+ *
+ * Before each sample a fixed loop of plain JavaScript is timed, the yardstick. The baseline holds times as multiples of
+ * it, so that a slower machine is no regression.
+ */
+
+export interface Figure {
+  readonly name: string;
+  readonly unit: string;
+  /** To be met: at most, or for rates (`better: 'higher'`) at least. Null: shown for comparison only. */
+  readonly target: number | null;
+  readonly better: 'lower' | 'higher';
+  /** Does the machine's speed count? Not for amounts of memory and ratios. */
+  readonly timed: boolean;
+  /** How much worse than the baseline it may be, as a ratio, before it is called a regression. */
+  readonly tolerance: number;
+  /** Sets up; the function that it returns takes one sample, in the figure's unit. */
+  prepare(): () => number;
+}
+
+export interface Measured {
+  readonly figure: Figure;
+  readonly samples: readonly number[];
+  readonly median: number;
+  /** The median in yardsticks if it is timed, else the median; the larger the worse. */
+  readonly relative: number;
+}
+
+/** Measures all of them, interleaved. `onRound` is told before each round; the first two only warm up. */
+export function measureFigures(
+  figures: readonly Figure[],
+  rounds: number,
+  onRound: (round: number) => void = () => {},
+): Measured[] {
+  const takers = figures.map((figure) => figure.prepare());
+  const samples: number[][] = figures.map(() => []);
+  const yardsticks: number[][] = figures.map(() => []);
+  for (let round = -WARMUP_ROUNDS; round < rounds; round++) {
+    onRound(round);
+    for (const [i, take] of takers.entries()) {
+      const yardstick = yardstickNs();
+      const sample = take();
+      if (round < 0) continue;
+      yardsticks[i].push(yardstick);
+      samples[i].push(sample);
+    }
+  }
+  return figures.map((figure, i) => summarise(figure, samples[i], yardsticks[i]));
+}
+
+const WARMUP_ROUNDS = 2;
+
+/** Of samples and the yardsticks that were taken with them. */
+export function summarise(figure: Figure, samples: readonly number[], yardsticks: readonly number[]): Measured {
+  const relatives = samples.map((sample, i) => {
+    const cost = figure.better === 'lower' ? sample : 1 / sample;
+    if (!figure.timed) return cost;
+    return cost / yardsticks[i];
+  });
+  return { figure, samples, median: median(samples), relative: median(relatives) };
+}
+
+/** The middle one, the upper of two. */
+export function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
+}
+
+/** Does it meet its target? */
+export function isMet({ figure, median }: Measured): boolean {
+  if (figure.target === null) return true;
+  return figure.better === 'lower' ? median <= figure.target : median >= figure.target;
+}
+
+const YARDSTICK_WORDS = 1 << 14;
+const YARDSTICK_STEPS = 1 << 20;
+const yardstickWords = new Int32Array(YARDSTICK_WORDS).map((_, i) => Math.imul(i, 0x9e3779b1));
+
+/**
+ * Nanoseconds of one step: a load that depends on the one before it, a few integer operations, a store. Part of every
+ * baseline: if it changes, baselines must be measured anew.
+ */
+export function yardstickNs(): number {
+  const start = performance.now();
+  let at = 1;
+  for (let i = 0; i < YARDSTICK_STEPS; i++) {
+    const word = yardstickWords[at & (YARDSTICK_WORDS - 1)];
+    at = Math.imul(at ^ (word >>> 7), 0x85ebca6b) >>> 3;
+    yardstickWords[i & (YARDSTICK_WORDS - 1)] = word + (at & 1);
+  }
+  return ((performance.now() - start) * 1e6) / YARDSTICK_STEPS;
+}
+
+/** Nanoseconds that `work` takes, divided by `count`. */
+export function nsPer(count: number, work: () => void): number {
+  const start = performance.now();
+  work();
+  return ((performance.now() - start) * 1e6) / count;
+}

@@ -1,0 +1,34 @@
+/** KVM's capabilities: what KVM_CHECK_EXTENSION answers for what is built, and the numbers of those that can be enabled. */
+import { ADDRESS_SPACES } from '../mem/memslots.ts';
+
+/** Highest slot number + 1 for user space. @kvm KVM_USER_MEM_SLOTS */
+export const USER_MEM_SLOTS = 32764;
+/** @kvm KVM_MAX_VCPUS */
+export const MAX_VCPUS = 1024;
+
+/** @kvm KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
+export const CAP_MANUAL_DIRTY_LOG_PROTECT2 = 168;
+/** @kvm KVM_CAP_VM_DISABLE_NX_HUGE_PAGES */
+export const CAP_VM_DISABLE_NX_HUGE_PAGES = 220;
+
+const EXTENSIONS: ReadonlyMap<number, number> = new Map([
+  [2, 1], // MMU_SHADOW_CACHE_CONTROL: KVM_SET_NR_MMU_PAGES
+  [3, 1], // USER_MEMORY
+  [10, USER_MEM_SLOTS], // NR_MEMSLOTS
+  [16, 1], // SYNC_MMU
+  [21, 1], // DESTROY_MEMORY_REGION_WORKS
+  [30, 1], // JOIN_MEMORY_REGIONS_WORKS
+  [66, MAX_VCPUS], // MAX_VCPUS
+  [81, 1], // READONLY_MEM
+  [98, 1], // ENABLE_CAP_VM
+  [105, 1], // CHECK_EXTENSION_VM
+  [118, ADDRESS_SPACES], // MULTI_ADDRESS_SPACE
+  [136, 1], // IMMEDIATE_EXIT
+  [CAP_MANUAL_DIRTY_LOG_PROTECT2, 3],
+  [CAP_VM_DISABLE_NX_HUGE_PAGES, 1],
+]);
+
+/** 0 for what isn't there. @kvm KVM_CHECK_EXTENSION */
+export function checkExtension(capability: number): number {
+  return EXTENSIONS.get(capability) ?? 0;
+}
