@@ -5,7 +5,8 @@
  *     I2   logged      no large leaf of a logged slot is writable (not before the first clear of an initially-set log)
  *     I4   rmap        each present leaf is in the list of (slot, gfn, level) and in no other; lists hold nothing else
  *     I4   parents     each present non-leaf is in its child's list of parents; lists hold nothing else
- *     I4   hash        each page is in its gfn's bucket; of pages in use no two have the same gfn and role
+ *     I4   hash        each page is in its gfn's bucket, with no zapped page that nothing holds; of pages in use no two have
+ *                      the same gfn and role
  *     I5   unsync      a sync level-1 page's frame has no writable or MMU-writable leaf; marks lead to every unsync page
  *     I6   tracked     the frame of an upper-level guest table is tracked, once a page, and no leaf of it is (MMU-)writable
  *     I7   lpage       disallow_lpage is what edges and shadowed tables add up to; a large leaf lies within its slot, and a
@@ -325,6 +326,8 @@ class Verifier {
     let found = false;
     for (let other = pages.bucketFirst(pages.gfn[sp]); other !== 0; other = pages.bucketNext(other)) {
       if (other === sp) found = true;
+      else if (isInvalidRole(pages.role[other]) && pages.rootCount[other] === 0)
+        this.report('hash', `page ${other} was zapped and never freed`);
       else if (
         pages.gfn[other] === pages.gfn[sp] &&
         pages.role[other] === pages.role[sp] &&
