@@ -10,8 +10,12 @@ import { activePages, buildVm, entryAt, expectSound, flushesDuring, triple, WRIT
 import { CAP_MANUAL_DIRTY_LOG_PROTECT2, Vm } from '../vm/vm.ts';
 import { isObsolete } from './mmu.ts';
 import { MmuNotifier } from './notifier.ts';
-import { unprotectPage, zapAll, zapAllFast } from './page-zap.ts';
+import { prepareZapPage, unprotectPage, zapAll, zapAllFast } from './page-zap.ts';
+import { mmuPteWrite } from './pte-write.ts';
 import * as racePoints from './race.ts';
+import { dropSpte, mmuSpteUpdate, spteHi, spteLo } from './rmap.ts';
+import { ROLE_GUEST_MODE } from './role.ts';
+import { pfnOf, SPTE_D } from './spte.ts';
 
 /** What happens at the next passage of a race point. */
 const scheduled = vi.hoisted(() => ({ point: 0, call: (): void => {} }));
@@ -110,6 +114,58 @@ describe('a fault between two batches of a zap of everything', () => {
   });
 });
 
+describe('the host learns that a frame was written', () => {
+  /** The host's frames as told, while `call` handles the entry of a written page; the entry's own frame first. */
+  function told(written: boolean, call: (vm: Vm, sptep: number) => void): number[] {
+    const { vm, vcpu } = buildVm({ level: 1, flags: LOG });
+    vcpu.touchPage(3, WRITE);
+    const { sptep, lo, hi } = entryAt(vm, vcpu, 3 * 4096);
+    if (!written) vm.mmu.arena.words[sptep << 1] &= ~SPTE_D;
+    const markDirty = vi.spyOn(vm.mmu.host, 'markDirty');
+    call(vm, sptep);
+    return [pfnOf(lo, hi), ...markDirty.mock.calls.map(([pfn]) => pfn)];
+  }
+  const clean = (vm: Vm, sptep: number): void => {
+    const lo = spteLo(vm.mmu, sptep);
+    const flush = mmuSpteUpdate(vm.mmu, sptep, lo & ~SPTE_D, spteHi(vm.mmu, sptep));
+    expect(flush).toBe((lo & SPTE_D) !== 0);
+  };
+  const drop = (vm: Vm, sptep: number): void => dropSpte(vm.mmu, sptep);
+
+  it.each([
+    ['when D is cleared', clean],
+    ['when the entry goes', drop],
+  ])('%s', (_when, call) => {
+    const [pfn, ...written] = told(true, call);
+    expect(written).toEqual([pfn]);
+    expect(told(false, call)).toHaveLength(1);
+  });
+});
+
+describe('pages of a nested guest', () => {
+  it('go with their last parent, as nothing else would find them again', () => {
+    const { vm, vcpu } = buildVm({ level: 1 });
+    vcpu.touchPage(3, WRITE);
+    const { mmu } = vm;
+    const child = entryAt(vm, vcpu, 3 * 4096).sptep >>> 9;
+    const parent = mmu.lists.first(mmu.pages.parents, child) >>> 9;
+    mmu.pages.role[child] |= ROLE_GUEST_MODE;
+    const invalid: number[] = [];
+    prepareZapPage(mmu, parent, invalid);
+    expect(invalid).toEqual([child, parent]);
+  });
+
+  it('unlike those of others', () => {
+    const { vm, vcpu } = buildVm({ level: 1 });
+    vcpu.touchPage(3, WRITE);
+    const child = entryAt(vm, vcpu, 3 * 4096).sptep >>> 9;
+    const invalid: number[] = [];
+    prepareZapPage(vm.mmu, vm.mmu.lists.first(vm.mmu.pages.parents, child) >>> 9, invalid);
+    expect(invalid).not.toContain(child);
+    expect(activePages(vm)).toContain(child);
+  });
+});
+
 describe('the end of a VM', () => {
   it('zaps and frees all pages but the roots in use', () => {
     const { vm, vcpu } = buildVm({ level: 1 });
@@ -155,9 +211,11 @@ describe('giving up what mirrors a guest table', () => {
     let found: boolean | undefined;
     atNext(racePoints.RACE_ZAP_BATCH, () => {
       found = unprotectPage(mmu, tableOf(guest, 19));
+      // A write across two entries: it makes the page go if the page still counts.
+      mmuPteWrite(mmu, guest.vcpu.mmu, tableOf(guest, 19), 4, 8);
     });
     zapAllFast(mmu);
-    expect(found).toBe(false);
+    expect([found, guest.vm.stats.mmu_flooded]).toEqual([false, 0]);
     expectSound(guest.vm);
   });
 });
