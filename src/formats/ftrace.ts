@@ -39,7 +39,12 @@ export function taskOf(vcpu: number, vcpus: number): Task {
 export function* ftraceText(log: EventLog): Generator<string> {
   const { count } = log.tracer;
   const head = ['tracer: nop', '', `entries-in-buffer/entries-written: ${count}/${count}   #P:${log.vcpus + 1}`, ''];
-  yield `${[...head.map((line) => ` ${line}`.trimEnd()), ...LEGEND].map((line) => `#${line}\n`).join('')}`;
+  yield [...head.map((line) => ` ${line}`.trimEnd()), ...LEGEND]
+    .map(
+      (line) => `#${line}
+`,
+    )
+    .join('');
   const reader = new RecordReader(log.tableBasePfn);
   let lines: string[] = [];
   for (const { at, timeNs, group } of eachRecord(log)) {

@@ -22,6 +22,8 @@ export interface TraceProfile {
   readonly writeTouches: number;
   /** By region: 1 if the recording writes to it. */
   readonly regionWritten: Uint8Array;
+  /** The pages that the recording writes to, in order. */
+  readonly writtenPageList: Uint32Array;
 }
 
 const TOUCHED = 1;
@@ -52,6 +54,8 @@ export function profileTrace(trace: PageTrace): TraceProfile {
     if (unwritten && flags[page] & TOUCHED) pagesReadInUnwrittenRegions++;
   }
   const regionWritten = regionFlags.map((flag) => (flag & WRITTEN ? 1 : 0));
+  const writtenPageList = new Uint32Array(writtenPages);
+  for (let page = 0, i = 0; page < pages; page++) if (flags[page] & WRITTEN) writtenPageList[i++] = page;
   const { r, w, x } = trace.header.recordsByKind;
   return {
     pages,
@@ -65,5 +69,6 @@ export function profileTrace(trace: PageTrace): TraceProfile {
     readTouches: r + x,
     writeTouches: w,
     regionWritten,
+    writtenPageList,
   };
 }

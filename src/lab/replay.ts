@@ -39,7 +39,7 @@ export interface ReplayMachine {
   tableWords(): Int32Array;
   /** Invariants of the MMU that do not hold, by name. */
   verify(): readonly string[];
-  /** How each 2 MiB region is mapped now and how many of its pages are in the log; a machine may have nothing to show. */
+  /** How each 2 MiB region is mapped now; a machine may have nothing to show. */
   regions?(into: RegionView): void;
 }
 
@@ -47,7 +47,8 @@ export interface ReplayMachine {
 export interface RegionView {
   /** A state of `vm/inspect.ts`. */
   readonly states: Uint8Array;
-  readonly dirtyPages: Uint16Array;
+  /** Pages in the log, if they are asked for. */
+  readonly dirtyPages?: Uint16Array;
 }
 
 /** The first seven only grow; the rest are amounts. All vCPUs together. */

@@ -51,11 +51,8 @@ describe.each([4, 5, 6])('the timeline of synthetic guest %i', (seed) => {
   });
 
   it('has pages behind only where the bug is', () => {
-    for (const { policy, timeline } of told) {
-      const most = Math.max(...timeline.frames.map(({ behindPages }) => sum(behindPages)));
-      if (policy === 'lazy+bug') expect(most).toBeGreaterThan(0);
-      else expect(most).toBe(0);
-    }
+    const everBehind = told.filter(({ timeline }) => timeline.frames.some(({ behindPages }) => sum(behindPages) > 0));
+    expect(everBehind.map(({ policy }) => policy)).toEqual(['lazy+bug']);
   });
 
   it('changes nothing that is measured', () => {

@@ -10,14 +10,16 @@
  * the destination's version is older than the source's. Behind is found by comparing versions and knows nothing of the
  * log; after the last round those pages are the lost ones.
  *
- * Costs about 2 % of a replay: `penumbra story --report FILE` against `penumbra story`.
+ * Costs about 30 us a frame, which is 4 % of the replays of redis-small and 9 % of those of grep, where a round comes every
+ * 5 million instructions; of `penumbra story` as a whole, 3 %.
  */
 import type { PageTrace } from '../formats/pntrace.ts';
-import { REGION_PAGES, type TraceProfile } from './profile.ts';
-import type { GuestFaults, RegionView, ReplayMachine, ReplayObserver } from './replay.ts';
+import type { TraceProfile } from './profile.ts';
+import type { GuestFaults, ReplayMachine, ReplayObserver } from './replay.ts';
 
 /** A chart is a few hundred pixels wide. */
 const MOST_BINS = 240;
+const REGION_SHIFT = 9;
 
 export interface TimelineFrame {
   /** Epochs that the guest has run. */
@@ -51,7 +53,7 @@ export class TimelineRecorder implements ReplayObserver {
   private readonly machine: ReplayMachine;
   private readonly regions: number;
   /** Only these can fall behind: the others have version 0 on both sides. */
-  private readonly writtenRegions: readonly number[];
+  private readonly writtenPages: Uint32Array;
   private readonly epochs: number;
   private readonly epochsPerBin: number;
   private readonly readFaults: number[] = [];
@@ -60,7 +62,7 @@ export class TimelineRecorder implements ReplayObserver {
   private requestsBefore = 0;
   private readonly destination: Uint32Array;
   private versions: Uint32Array = new Uint32Array(0);
-  private view: RegionView | undefined;
+  private states = new Uint8Array(0);
   private epoch = 0;
   private faults = NO_FAULTS;
   private binBegan = NO_FAULTS;
@@ -69,7 +71,7 @@ export class TimelineRecorder implements ReplayObserver {
   constructor(trace: PageTrace, profile: TraceProfile, machine: ReplayMachine) {
     this.machine = machine;
     this.regions = profile.regions;
-    this.writtenRegions = Array.from(profile.regionWritten.keys()).filter((n) => profile.regionWritten[n] === 1);
+    this.writtenPages = profile.writtenPageList;
     this.epochs = trace.header.epochs;
     this.epochsPerBin = Math.max(1, Math.ceil(this.epochs / MOST_BINS));
     this.destination = new Uint32Array(profile.pages);
@@ -77,14 +79,12 @@ export class TimelineRecorder implements ReplayObserver {
 
   beforeLog(): void {
     this.requestsBefore = this.machine.counters().remote_tlb_flush_requests;
-    this.look();
-    this.keepFrame();
+    this.keepFrame(this.look());
   }
 
   logStarted(versions: Uint32Array): void {
     this.versions = versions;
-    this.look();
-    this.keepFrame();
+    this.keepFrame(this.look());
   }
 
   epochEnds(epoch: number, { readFaults, writeFaults }: GuestFaults): void {
@@ -97,18 +97,22 @@ export class TimelineRecorder implements ReplayObserver {
   }
 
   roundBegins(): void {
-    this.look();
+    this.states = new Uint8Array(this.regions);
+    this.machine.regions?.({ states: this.states });
   }
 
   roundEnds(bitmap: Int32Array): void {
+    const { destination, versions } = this;
+    const dirtyPages = new Uint16Array(this.regions);
     for (let word = 0; word < bitmap.length; word++) {
       for (let rest = bitmap[word]; rest !== 0; rest &= rest - 1) {
         const page = word * 32 + 31 - Math.clz32(rest & -rest);
-        this.destination[page] = this.versions[page];
+        destination[page] = versions[page];
+        dirtyPages[page >>> REGION_SHIFT]++;
         this.sentPages++;
       }
     }
-    this.keepFrame();
+    this.keepFrame(dirtyPages);
   }
 
   finish(): Timeline {
@@ -116,16 +120,19 @@ export class TimelineRecorder implements ReplayObserver {
     return { epochsPerBin, readFaults, writeFaults, frames };
   }
 
-  private look(): void {
-    this.view = { states: new Uint8Array(this.regions), dirtyPages: new Uint16Array(this.regions) };
-    this.machine.regions?.(this.view);
+  /** The regions between rounds, where the log has to be asked for what it holds. */
+  private look(): Uint16Array {
+    const dirtyPages = new Uint16Array(this.regions);
+    this.states = new Uint8Array(this.regions);
+    this.machine.regions?.({ states: this.states, dirtyPages });
+    return dirtyPages;
   }
 
-  private keepFrame(): void {
-    if (this.view === undefined) throw new Error('a frame is kept before anything was looked at');
+  private keepFrame(dirtyPages: Uint16Array): void {
     this.frames.push({
       epoch: this.epoch,
-      ...this.view,
+      states: this.states,
+      dirtyPages,
       behindPages: this.countBehind(),
       ...this.faults,
       flushRequests: this.machine.counters().remote_tlb_flush_requests - this.requestsBefore,
@@ -134,14 +141,12 @@ export class TimelineRecorder implements ReplayObserver {
   }
 
   private countBehind(): Uint16Array {
-    const { versions, destination } = this;
+    const { versions, destination, writtenPages } = this;
     const behind = new Uint16Array(this.regions);
     if (versions.length === 0) return behind;
-    for (const region of this.writtenRegions) {
-      const end = Math.min(versions.length, (region + 1) * REGION_PAGES);
-      for (let page = region * REGION_PAGES; page < end; page++) {
-        if (versions[page] !== destination[page]) behind[region]++;
-      }
+    for (let i = 0; i < writtenPages.length; i++) {
+      const page = writtenPages[i];
+      if (versions[page] !== destination[page]) behind[page >>> REGION_SHIFT]++;
     }
     return behind;
   }

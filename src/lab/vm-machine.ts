@@ -37,7 +37,7 @@ export function makeVmMachine(policy: PolicyName, memBytes: number, vcpus: numbe
     verify: () => vm.verify(),
     regions({ states, dirtyPages }) {
       regionStates(vm, states);
-      regionDirtyPages(vm, SLOT, dirtyPages);
+      if (dirtyPages !== undefined) regionDirtyPages(vm, SLOT, dirtyPages);
     },
   };
 }

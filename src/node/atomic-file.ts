@@ -1,24 +1,34 @@
 /** Files that are there whole or not at all: written aside, then moved into place. */
-import { closeSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, openSync, realpathSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
+import { CliError } from './cli-error.ts';
 
 /**
  * Writes what `chunks` yields to `path`, replacing what was there only when all of it is on its way; a failure leaves the
- * old file, and nothing beside it.
+ * old file, and nothing beside it. What a link points to is replaced, a device or a pipe is written to as it is.
  */
 export function writeWhole(path: string, chunks: Iterable<string | Uint8Array>): number {
-  const aside = `${path}.${process.pid}.part`;
-  const file = openSync(aside, 'w');
-  let bytes = 0;
+  const there = statSync(path, { throwIfNoEntry: false });
+  if (there?.isDirectory()) throw new CliError(`${path} is a folder`);
+  if (there !== undefined && !there.isFile()) return writeChunks(path, chunks);
+  const target = there === undefined ? path : realpathSync(path);
+  const aside = `${target}.${process.pid}.part`;
   try {
-    try {
-      for (const chunk of chunks) bytes += writeAll(file, typeof chunk === 'string' ? Buffer.from(chunk) : chunk);
-    } finally {
-      closeSync(file);
-    }
-    renameSync(aside, path);
+    const bytes = writeChunks(aside, chunks);
+    renameSync(aside, target);
+    return bytes;
   } catch (error) {
     rmSync(aside, { force: true });
     throw error;
+  }
+}
+
+function writeChunks(path: string, chunks: Iterable<string | Uint8Array>): number {
+  const file = openSync(path, 'w');
+  let bytes = 0;
+  try {
+    for (const chunk of chunks) bytes += writeAll(file, typeof chunk === 'string' ? Buffer.from(chunk) : chunk);
+  } finally {
+    closeSync(file);
   }
   return bytes;
 }

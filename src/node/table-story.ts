@@ -43,7 +43,7 @@ export function renderDefinitions(style: Style): string {
 /** Plain data: conditions, every number, every round, and whether the relations hold. */
 export function storyToJson(story: Story): unknown {
   const { header } = story.trace;
-  const { regionWritten: _regionWritten, ...profile } = story.profile;
+  const { regionWritten: _regionWritten, writtenPageList: _writtenPageList, ...profile } = story.profile;
   return {
     trace: {
       name: header.name,
