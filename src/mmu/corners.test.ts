@@ -3,6 +3,7 @@
  * of a word, or a TLB that outlives a guest entry. Each test fails without its call.
  */
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { ENOSPC } from '../base/errno.ts';
 import { FLAT_HVA, FlatHost } from '../mem/flat-host.ts';
 import { MEM_LOG_DIRTY_PAGES as LOG } from '../mem/memslots.ts';
 import { A, buildGuest, type Guest, P, U, W, WUAD } from '../vm/testing/build-guest.ts';
@@ -15,6 +16,7 @@ import { mmuPteWrite } from './pte-write.ts';
 import * as racePoints from './race.ts';
 import { dropSpte, mmuSpteUpdate, spteHi, spteLo } from './rmap.ts';
 import { ROLE_GUEST_MODE } from './role.ts';
+import { freeCurrentRoot, loadMmu, syncPrevRoots } from './roots.ts';
 import { pfnOf, SPTE_D } from './spte.ts';
 
 /** What happens at the next passage of a race point. */
@@ -139,6 +141,37 @@ describe('the host learns that a frame was written', () => {
     const [pfn, ...written] = told(true, call);
     expect(written).toEqual([pfn]);
     expect(told(false, call)).toHaveLength(1);
+  });
+});
+
+describe('a root', () => {
+  it.each([
+    ['direct', true],
+    ['shadow', false],
+  ])('is not made (%s) if no page may be used', (_kind, npt) => {
+    const { vm, vcpu } = buildGuest({ npt });
+    freeCurrentRoot(vm.mmu, vcpu.mmu);
+    vm.mmu.nMaxPages = 0;
+    expect(loadMmu(vm.mmu, vcpu.mmu)).toBe(-ENOSPC);
+    vm.mmu.nMaxPages = 100;
+    expect(loadMmu(vm.mmu, vcpu.mmu)).toBe(0);
+  });
+
+  it('that was used before is given up when it has become stale, and kept when not', () => {
+    const guest = buildGuest({ roots: 2, slots: [DATA_SLOT], maps: [{ va: VA, gpa: DATA, count: 2 }] });
+    const { mmu } = guest.vcpu;
+    const previous = (): number => mmu.prevRoots.filter(({ sp }) => sp !== 0).length;
+    guest.expectDone(`r ${VA}`, 'cr3 1', 'cr3 0', 'cr3 1');
+    expect(previous()).toBe(1);
+    syncPrevRoots(guest.vm.mmu, mmu);
+    expect(previous()).toBe(1);
+    guest.expectDone('cr3 0', `w64 ${guest.entry(VA, 1) + 8} ${DATA + 0x1000 + WUAD}`);
+    expect(guest.vm.stats.mmu_unsync).toBe(1);
+    guest.vcpu.mmu.prevRoots[2].sp = mmu.root.sp;
+    guest.vm.mmu.pages.rootCount[mmu.root.sp]++;
+    syncPrevRoots(guest.vm.mmu, mmu);
+    expect([previous(), guest.vm.mmu.pages.rootCount[mmu.root.sp]]).toEqual([1, 1]);
+    expectSound(guest.vm);
   });
 });
 
