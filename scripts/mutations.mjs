@@ -2,7 +2,7 @@
  * Mutation tests of the MMU: takes away, one at a time, each call in `src/mmu/` whose name says that it flushes, keeps a
  * list, logs, tracks, syncs or guards, and looks which test notices. Calls are found by name, not listed by hand.
  *
- *   npm run test:mutations [-- --only TEXT] [--list] [--from N] [--jobs N]
+ *   npm run test:mutations [-- --only TEXT...] [--list] [--from N] [--jobs N]
  *
  * A call that stands alone goes; one whose value is used becomes `false` or 0. First judge: the recordings of the real
  * kernel (a difference in any event, statistic or entry). Second: the unit and model tests of `mmu`, `vm`, `conform`.
@@ -181,14 +181,14 @@ function run(command, args, env, seconds) {
 async function main() {
   const { values } = parseArgs({
     options: {
-      only: { type: 'string', default: '' },
+      only: { type: 'string', multiple: true, default: [''] },
       from: { type: 'string', default: '0' },
       jobs: { type: 'string', default: String(Math.min(2, cpus().length)) },
       list: { type: 'boolean', default: false },
     },
   });
   const all = mutants()
-    .filter(({ key }) => key.includes(values.only))
+    .filter(({ key }) => values.only.some((text) => key.includes(text)))
     .slice(Number(values.from));
   if (values.list) {
     for (const { file, line, call, replacement } of all) console.log(`${file}:${line}  ${call} -> ${replacement}`);

@@ -3,7 +3,7 @@
  * of a word, or a TLB that outlives a guest entry. Each test fails without its call.
  */
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { ENOSPC } from '../base/errno.ts';
+import { EFAULT, ENOSPC } from '../base/errno.ts';
 import { FLAT_HVA, FlatHost } from '../mem/flat-host.ts';
 import { MEM_LOG_DIRTY_PAGES as LOG } from '../mem/memslots.ts';
 import { A, buildGuest, type Guest, P, U, W, WUAD } from '../vm/testing/build-guest.ts';
@@ -16,7 +16,7 @@ import { mmuPteWrite } from './pte-write.ts';
 import * as racePoints from './race.ts';
 import { dropSpte, mmuSpteUpdate, spteHi, spteLo } from './rmap.ts';
 import { ROLE_GUEST_MODE } from './role.ts';
-import { freeCurrentRoot, loadMmu, syncPrevRoots } from './roots.ts';
+import { freeCurrentRoot, loadMmu, syncPrevRoots, syncRoots } from './roots.ts';
 import { pfnOf, SPTE_D } from './spte.ts';
 
 /** What happens at the next passage of a race point. */
@@ -95,6 +95,30 @@ describe('a fault whose root became obsolete before it took the lock', () => {
     vcpu.touchPage(100, WRITE);
     expect([vcpu.mmu.stats.pf_taken - pf_taken, vcpu.mmu.stats.pf_fixed - pf_fixed]).toEqual([2, 1]);
     expectSound(vm);
+  });
+});
+
+describe('a shadow fault', () => {
+  it('is taken again if the top entry of the walk changed before it took the lock', () => {
+    // Another top entry than that of the low memory, where the guest's code is.
+    const HIGH = 2 ** 40;
+    const guest = buildGuest({ slots: [DATA_SLOT], maps: [{ va: HIGH, gpa: DATA }] });
+    guest.expectDone('nop');
+    const { host, slots } = guest.vm.mmu;
+    const hva = slots[0].byId(0)!.userspaceAddr + guest.entry(HIGH, 4);
+    atNext(racePoints.RACE_FAULT_BEFORE_LOCK, () => host.writeUser(hva, new Int32Array(2), 8));
+    expect(guest.read(HIGH)).toBe('pf');
+    expectSound(guest.vm);
+  });
+
+  it('tells whether the page holds a table that translates it, whatever the access', () => {
+    const guest = buildGuest({ slots: [DATA_SLOT], maps: [{ va: VA, gpa: DATA }] });
+    const { fault } = guest.vcpu.mmu;
+    // The first MiB's table of level 1, by its own address; then data.
+    guest.expectDone(`r64 ${guest.entry(0xff000, 1)}`);
+    expect(fault.writeFaultToShadowPgtable).toBe(true);
+    guest.expectDone(`r ${VA}`);
+    expect(fault.writeFaultToShadowPgtable).toBe(false);
   });
 });
 
@@ -283,6 +307,25 @@ describe('a guest table that is out of sync and becomes a table of a higher leve
     // And it is freed: the hash holds it no more.
     for (let sp = pages.bucketFirst(table / 4096); sp !== 0; sp = pages.bucketNext(sp))
       expect(activePages(guest.vm)).toContain(sp);
+    expectSound(guest.vm);
+  });
+});
+
+describe('a stale page whose guest table can not be read', () => {
+  it('is zapped when it should be synced', () => {
+    const guest = buildGuest({ slots: [DATA_SLOT], maps: [{ va: VA, gpa: DATA, count: 2 }] });
+    guest.expectDone(`r ${VA}`, `w64 ${guest.entry(VA, 1) + 8} ${DATA + 0x1000 + WUAD}`);
+    const { mmu } = guest.vm;
+    const gfn = Math.floor(guest.entry(VA, 1) / 4096);
+    const isThere = (): boolean => activePages(guest.vm).some((sp) => mmu.pages.gfn[sp] === gfn);
+    expect([guest.vm.stats.mmu_unsync, isThere()]).toEqual([1, true]);
+    const read = vi.spyOn(mmu.host, 'readUserAtomic').mockReturnValue(-EFAULT);
+    syncRoots(mmu, guest.vcpu.mmu);
+    expect(read).toHaveBeenCalled();
+    read.mockRestore();
+    expect([guest.vm.stats.mmu_unsync, isThere()]).toEqual([0, false]);
+    for (let sp = mmu.pages.bucketFirst(gfn); sp !== 0; sp = mmu.pages.bucketNext(sp))
+      expect(mmu.pages.gfn[sp]).not.toBe(gfn);
     expectSound(guest.vm);
   });
 });

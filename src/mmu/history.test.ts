@@ -347,7 +347,11 @@ describe('B18 CVE-2026-23401: an MMIO entry in place of a present one', () => {
     expect(isShadowPresent(entryAt(guest.vm, guest.vcpu, VA).lo)).toBe(true);
     guest.expectDone(`hw ${guest.entry(VA, 1)} ${leaf(NO_SLOT)}`);
     const leaves = guest.vm.stats.pages_4k;
-    const { mmio } = guest.do(`w ${VA} 7`);
+    let mmio: unknown;
+    const flushes = flushesDuring(guest.vm, () => {
+      mmio = guest.do(`w ${VA} 7`).mmio;
+    });
+    expect(flushes).toBe(1);
     expect(mmio).toEqual([{ dir: 'write', gpa: `0x${NO_SLOT.toString(16)}`, len: 4, data: '0x7' }]);
     const { lo, hi } = entryAt(guest.vm, guest.vcpu, VA);
     expect([isMmioSpte(lo, hi), guest.vm.stats.pages_4k]).toEqual([true, leaves - 1]);
