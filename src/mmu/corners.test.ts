@@ -106,7 +106,7 @@ describe('a shadow fault', () => {
     guest.expectDone('nop');
     const { host, slots } = guest.vm.mmu;
     const hva = slots[0].byId(0)!.userspaceAddr + guest.entry(HIGH, 4);
-    atNext(racePoints.RACE_FAULT_BEFORE_LOCK, () => host.writeUser(hva, new Int32Array(2), 8));
+    atNext(racePoints.RACE_FAULT_BEFORE_LOCK, () => host.writeUser(hva, new Uint8Array(8), 8));
     expect(guest.read(HIGH)).toBe('pf');
     expectSound(guest.vm);
   });
