@@ -47,6 +47,7 @@ describe('a scenario', () => {
     expect(() => settingsOf('vcpus 2\n')).toThrow(new ScenarioError("no line 'run'"));
     expect(() => opsOf('vcpus 2\n')).toThrow(ScenarioError);
     expect(() => parseMachine(['vcpus'])).toThrow(new ScenarioError("'vcpus': a number is missing"));
+    expect(() => parseMachine(['vcpus 0'])).toThrow(new ScenarioError('no vCPU'));
   });
 });
 

@@ -54,7 +54,7 @@ export function parseMachine(settings: readonly string[]): Machine {
   for (const line of settings) {
     const words = splitWords(line);
     const number = (): number => Number(parseNumber(words[1] ?? missing(line)));
-    if (words[0] === 'vcpus') vcpus = Math.min(number(), MAX_VCPUS);
+    if (words[0] === 'vcpus') vcpus = vcpusOf(number());
     else if (words[0] === 'manual') manual = number();
     else if (words[0] === 'mmupages') mmuPages = number();
     else if (words[0] === 'slot') slots.push(parseSlotWords(words));
@@ -68,6 +68,12 @@ export function parseMachine(settings: readonly string[]): Machine {
     unpopulated: bare.map((slot) => slot.slot),
     writes: written.filter((gpa) => bare.some((slot) => gpa >= slot.gpa && gpa < slot.gpa + slot.size)),
   };
+}
+
+/** The recorder makes as many as it can; ops need one. */
+function vcpusOf(wanted: number): number {
+  if (wanted < 1) throw new ScenarioError('no vCPU');
+  return Math.min(wanted, MAX_VCPUS);
 }
 
 function missing(line: string): never {

@@ -9,7 +9,7 @@ import { eventForms } from './entry-form.ts';
 import type { Machine } from './machine.ts';
 import { Observer } from './observer.ts';
 import type { OpResult, Recording, Script } from './recording.ts';
-import { parseOp } from './scenario.ts';
+import { parseOp, ScenarioError } from './scenario.ts';
 import { type GuestOp, type GuestOutput, ScriptedGuest } from './scripted-guest.ts';
 import { type HostOp, type HostOutput, Vmm } from './vmm.ts';
 
@@ -36,15 +36,27 @@ export interface RunOptions {
   readonly afterOp?: (run: ScriptRun, op: OpResult) => void;
 }
 
-/** Runs a script on a machine. The result has the form of a recording. */
+/**
+ * Runs a script on a machine. The result has the form of a recording. Throws a `ScenarioError` that names the op where the
+ * recorder would give up.
+ */
 export function runScript(script: Script, machine: Machine, options: RunOptions = {}): Recording {
   const run = new ScriptRun(script, machine, options.policy);
   const results = script.results.map(({ n, op }) => {
-    const result = run.perform(n, op);
+    const result = performNamed(run, n, op);
     options.afterOp?.(run, result);
     return result;
   });
   return { ...script, complete: true, results };
+}
+
+function performNamed(run: ScriptRun, n: number, op: string): OpResult {
+  try {
+    return run.perform(n, op);
+  } catch (error) {
+    if (error instanceof ScenarioError) throw new ScenarioError(`op ${n} (${op.slice(0, 60)}): ${error.message}`);
+    throw error;
+  }
 }
 
 export class ScriptRun {

@@ -290,11 +290,12 @@ const OPS: Readonly<Record<string, (words: Words) => Op>> = {
   log: (w) => ({ kind: 'log', slot: w.slot(1), on: w.text(2) === 'on' }),
   ro: (w) => ({ kind: 'ro', slot: w.slot(1), on: w.text(2) === 'on' }),
   getlog: (w) => ({ kind: 'getlog', slot: w.slot(1) }),
+  // The recorder makes a bitmap of that size.
   clearlog: (w) => ({
     kind: 'clearlog',
     slot: w.slot(1),
     first: w.number(2),
-    count: w.number(3),
+    count: BigInt(w.small(3, 2 ** 32, 'bitmap of as many pages as')),
     mask: w.option('mask') ?? U64_MAX,
   }),
   del: (w) => ({ kind: 'del', slot: w.slot(1) }),

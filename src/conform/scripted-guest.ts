@@ -3,12 +3,13 @@
  * page of stubs and exception handlers (recorder/src/guest.c); each op is one instruction and an `out`.
  * Source: recorder/src/main.c guest_op.
  */
+import { EINTR } from '../base/errno.ts';
 import type { Vcpu } from '../vm/vcpu.ts';
 import { hex } from './entry-form.ts';
 import { applyEdits, GuestTables, isCodeAt } from './guest-tables.ts';
 import type { Machine } from './machine.ts';
 import type { MmioExit, Script } from './recording.ts';
-import type { Op } from './scenario.ts';
+import { type Op, ScenarioError } from './scenario.ts';
 import type { Vmm } from './vmm.ts';
 
 /** The noise page: where each stub and exception handler stands (recorder/src/guest.c). */
@@ -121,6 +122,7 @@ export class ScriptedGuest {
       case 'cr0':
         return this.run(this.stub(STUBS.cr0, false), op.value, 0n, false);
       case 'vcpu':
+        if (op.vcpu >= this.users.length) throw new ScenarioError(`no vcpu ${op.vcpu}`);
         this.current = op.vcpu;
         return;
       case 'translate':
@@ -201,6 +203,7 @@ export class ScriptedGuest {
     let exit: string | undefined;
     for (let i = 0; i < MAX_RUNS && exit === undefined; i++) {
       const ret = vcpu.run(answer);
+      if (ret === -EINTR) throw new ScenarioError('the guest never comes out of KVM');
       if (ret < 0) {
         Object.assign(res, { exit: 'error', errno: -ret });
         return;

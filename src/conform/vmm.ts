@@ -2,16 +2,16 @@
  * The recorder's VMM: it backs slots with host memory, tells KVM of them, and does what the host ops of a scenario say.
  * Source: recorder/src/main.c.
  */
-import { EFAULT, KvmError } from '../base/errno.ts';
+import { EFAULT, EINVAL, KvmError } from '../base/errno.ts';
 import { type Backing, HostMm } from '../mem/host/host-mm.ts';
-import { VmmMemory } from '../mem/host/vmm-memory.ts';
+import { VmmError, VmmMemory } from '../mem/host/vmm-memory.ts';
 import { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
 import type { Tracer } from '../trace/tracer.ts';
 import { CAP_MANUAL_DIRTY_LOG_PROTECT2, type Policy, Vm } from '../vm/vm.ts';
 import { hex } from './entry-form.ts';
 import type { Machine } from './machine.ts';
 import type { OpResult, Script, SlotInfo } from './recording.ts';
-import type { Op, SlotWords } from './scenario.ts';
+import { type Op, ScenarioError, type SlotWords } from './scenario.ts';
 
 /** What a host op shows beside its result. */
 export interface HostOutput {
@@ -54,7 +54,11 @@ const RAW_PAGES = 1 << 22;
 
 /** nx_huge_pages as the kernel parses it; "auto" is off on a CPU without the bug. */
 function isNxForced(value: string | undefined): boolean {
-  return value === 'force' || value === 'Y' || value === 'y' || value === '1' || value === 'on';
+  return value === 'force' || (value !== undefined && /^([yY1]|[oO][nN])/.test(value));
+}
+
+function isNxValue(value: string): boolean {
+  return value === 'force' || value === 'off' || value === 'auto' || /^([yYnN01]|[oO][nNfF])/.test(value);
 }
 
 export class Vmm {
@@ -67,10 +71,12 @@ export class Vmm {
   constructor(script: Script, machine: Machine, trace: Tracer, policy?: Policy) {
     const nxHugePages = isNxForced(script.params['nx_huge_pages']);
     this.vm = new Vm({ host: this.mm, npt: script.mode !== 'C', nxHugePages, trace, policy });
-    if (machine.manual) this.vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, machine.manual);
-    if (machine.mmuPages) this.vm.setNrMmuPages(machine.mmuPages);
-    for (const slot of script.slots) this.addHeadSlot(slot, machine.unpopulated.includes(slot.id));
-    this.loadMemory(script, machine);
+    orGiveUp(() => {
+      if (machine.manual) this.vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, machine.manual);
+      if (machine.mmuPages) this.vm.setNrMmuPages(machine.mmuPages);
+      for (const slot of script.slots) this.addHeadSlot(slot, machine.unpopulated.includes(slot.id));
+      this.loadMemory(script, machine);
+    });
   }
 
   private addHeadSlot(slot: SlotInfo, nopop: boolean): void {
@@ -83,7 +89,7 @@ export class Vmm {
       nopop,
       Number(slot.hva_offset),
     );
-    if (ret !== 0) throw new Error(`slot ${slot.id} was refused`);
+    if (ret !== 0) throw new ScenarioError(`slot ${slot.id} was refused`);
   }
 
   private addSlot(
@@ -103,11 +109,12 @@ export class Vmm {
   }
 
   /** KVM_SET_USER_MEMORY_REGION as the VMM's slot stands now: 0 or -errno. */
-  private setRegion(id: number, memorySize: number): number {
+  private setRegion(id: number, memorySize: number, gpa?: bigint): number {
     const slot = this.memory.slot(id);
     const flags = this.slotFlags.get(id) ?? 0;
+    const guestPhysAddr = gpa ?? slot.gpa;
     return this.errnoOf(() =>
-      this.vm.setUserMemoryRegion({ slot: id, flags, guestPhysAddr: slot.gpa, memorySize, userspaceAddr: slot.hva }),
+      this.vm.setUserMemoryRegion({ slot: id, flags, guestPhysAddr, memorySize, userspaceAddr: slot.hva }),
     );
   }
 
@@ -157,10 +164,10 @@ export class Vmm {
 
   // ---- ops ---------------------------------------------------------------------------------------------------------
 
-  /** Performs a host op; what it shows goes to `out`. */
+  /** Performs a host op; what it shows goes to `out`. Throws a `ScenarioError` where the recorder would give up. */
   perform(op: HostOp, out: HostOutput): void {
     this.out = out;
-    const ret = this.call(op);
+    const ret = orGiveUp(() => this.call(op));
     if (ret === undefined) return;
     if (ret !== 0 || (op.kind !== 'populate' && op.kind !== 'hw')) out.res['ret'] = ret;
   }
@@ -181,7 +188,7 @@ export class Vmm {
       case 'del':
         return this.deleteSlot(op.slot);
       case 'move':
-        return this.moveSlot(op.slot, Number(op.gpa));
+        return this.moveSlot(op.slot, op.gpa);
       case 'dontneed':
         return this.memory.dontneed(op.slot, Number(op.offset), Number(op.length));
       case 'munmap':
@@ -193,9 +200,9 @@ export class Vmm {
       case 'fork':
         return this.memory.fork();
       case 'hw':
-        return this.memory.hostWrite(Number(op.gpa), Number(BigInt.asIntN(32, op.value)));
+        return this.memory.hostWrite(this.backed(op.gpa), Number(BigInt.asIntN(32, op.value)));
       case 'hr':
-        return this.hostRead(Number(op.gpa));
+        return this.hostRead(this.backed(op.gpa));
       case 'mmupages':
         return this.errnoOf(() => this.vm.setNrMmuPages(op.pages));
       case 'getmmupages':
@@ -241,12 +248,11 @@ export class Vmm {
     });
   }
 
-  private clearLog(op: Extract<Op, { kind: 'clearlog' }>): number {
-    this.memory.slot(op.slot);
-    const count = Number(op.count);
-    const bitmap = new Int32Array(2 * Math.ceil(count / 64));
-    for (let i = 0; i < count; i++) if ((op.mask >> BigInt(i % 64)) & 1n) bitmap[i >>> 5] |= 1 << (i & 31);
-    return this.errnoOf(() => this.vm.clearDirtyLog(op.slot, Number(op.first), count, bitmap));
+  private clearLog({ slot, first, count, mask }: Extract<Op, { kind: 'clearlog' }>): number {
+    this.memory.slot(slot);
+    // The recorder's bits end with `count`; KVM doesn't look at those behind.
+    const pages = Number(count);
+    return this.errnoOf(() => this.vm.clearDirtyLog(slot, first, pages, repeated(mask, pages)));
   }
 
   private rawRegion({ slot, flags, gpa, size, hva }: Extract<Op, { kind: 'region' }>): number {
@@ -266,9 +272,7 @@ export class Vmm {
 
   /** Of a bitmap that isn't there not even the first word can be read. */
   private rawClear({ slot, first, count, mask, fault }: Extract<Op, { kind: 'rawclear' }>): number {
-    const words = fault ? 0 : 2 * Math.ceil(Math.min(count, RAW_PAGES) / 64);
-    const bitmap = new Int32Array(words);
-    for (let i = 0; i < words; i++) bitmap[i] = Number(BigInt.asIntN(32, mask >> BigInt(32 * (i & 1))));
+    const bitmap = fault ? new Int32Array(0) : repeated(mask, count);
     return this.errnoOf(() => this.vm.clearDirtyLog(slot, first, count, bitmap));
   }
 
@@ -278,13 +282,18 @@ export class Vmm {
     return ret;
   }
 
-  private moveSlot(id: number, gpa: number): number {
+  private moveSlot(id: number, gpa: bigint): number {
     const slot = this.memory.slot(id);
-    const old = slot.gpa;
-    slot.gpa = gpa;
-    const ret = this.setRegion(id, slot.bytes);
-    if (ret !== 0) slot.gpa = old;
+    const ret = this.setRegion(id, slot.bytes, gpa);
+    // What KVM takes is exact as a number.
+    if (ret === 0) slot.gpa = Number(gpa);
     return ret;
+  }
+
+  /** The address of 4 bytes in one slot. */
+  private backed(gpa: bigint): number {
+    if (this.memory.hvaOf(Number(gpa), 4) < 0) throw new ScenarioError(`no memory at 0x${gpa.toString(16)}`);
+    return Number(gpa);
   }
 
   private hostRead(gpa: number): number | undefined {
@@ -295,8 +304,27 @@ export class Vmm {
   }
 
   private setParameter(name: string, value: string): number {
-    if (name === 'nx_huge_pages') this.vm.setNxHugePages(isNxForced(value));
+    if (name !== 'nx_huge_pages') return 0;
+    if (!isNxValue(value)) return -EINVAL;
+    this.vm.setNxHugePages(isNxForced(value));
     return 0;
+  }
+}
+
+/** A bitmap of 64 pages after another. No slot has more than RAW_PAGES. */
+function repeated(mask: bigint, pages: number): Int32Array {
+  const words = 2 * Math.ceil(Math.min(pages, RAW_PAGES) / 64);
+  const [lo, hi] = [Number(BigInt.asIntN(32, mask)), Number(BigInt.asIntN(32, mask >> 32n))];
+  return Int32Array.from({ length: words }, (_, i) => (i & 1 ? hi : lo));
+}
+
+/** What the recorder's VMM gives up on is an error of the scenario. */
+function orGiveUp<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof VmmError || error instanceof KvmError) throw new ScenarioError(error.message);
+    throw error;
   }
 }
 

@@ -41,6 +41,7 @@ export class AdversarialTlb implements Tlb {
   fills = 0;
   /** Always 0: nothing is evicted. */
   evictions = 0;
+  flushes = 0;
 
   private readonly preference: TlbPreference;
   /** Entries by page number, one map for each level (1-3; 0 is unused). Oldest first. */
@@ -99,19 +100,23 @@ export class AdversarialTlb implements Tlb {
   }
 
   flushAll(): void {
+    this.flushes++;
     for (const bank of this.banks) bank.clear();
     this.fractured = false;
   }
 
   flushAsid(asid: number): void {
+    this.flushes++;
     this.drop((e) => e.space >>> 12 === asid);
   }
 
   flushNonGlobal(asid: number): void {
+    this.flushes++;
     this.drop((e) => e.space >>> 12 === asid && !(e.attr & ATTR_G));
   }
 
   flushPcid(asid: number, pcid: number): void {
+    this.flushes++;
     const space = tlbSpace(asid, pcid);
     this.drop((e) => e.space === space && !(e.attr & ATTR_G));
   }
@@ -125,6 +130,7 @@ export class AdversarialTlb implements Tlb {
   }
 
   private dropPage(asid: number, pcid: number, lo: number, hi: number, global: boolean): void {
+    this.flushes++;
     const covered = (e: Entry): boolean =>
       samePage(e.attr, e.lo, e.hi, lo, hi) && flushCovers(e.space, e.attr, asid, pcid, global);
     if (this.fractured) {

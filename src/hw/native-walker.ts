@@ -15,8 +15,8 @@
  * which is what a CPU does that reloads them whenever the root changes.
  *
  * Nearly every walk of four levels passes entries that grant everything and have A set. `pass` tells them by one comparison
- * a word; the first entry that is anything else is `descend`'s, which starts there. XX ns a walk over 16 Ki pages, at
- * random, and 35 without (npm run bench -- walk).
+ * a word; the first entry that is anything else is `descend`'s, which starts there. 20 ns a walk over 16 Ki pages, at
+ * random, and 35 without (npm run bench -- one-dimensional).
  */
 import { isCanonical, tableIndex } from '../arch/paging-mode.ts';
 import { PFERR_FETCH_LO, PFERR_P_LO, PFERR_RSVD_LO } from '../arch/pferr.ts';

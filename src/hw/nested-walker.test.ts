@@ -19,7 +19,7 @@ import {
   WALK_OK,
 } from './rights.ts';
 import { FlatMemory, mapInArena, setGuestEntry } from './testing/tables.ts';
-import { pageShiftOf } from './tlb.ts';
+import { pageShiftOf, SetAssociativeTlb } from './tlb.ts';
 
 const PWU = PTE_P_LO | PTE_W_LO | PTE_U_LO;
 
@@ -149,5 +149,39 @@ describe('a two-dimensional walk', () => {
     expect(walker.walk(0x8123, 0, ACCESS_READ)).toBe(WALK_OK);
     expect(walker).toMatchObject({ pfn: 8, level: 2 });
     expect(pageShiftOf(walker.attr)).toBe(21);
+  });
+});
+
+describe('a walker with flushedWith', () => {
+  it('keeps where it found the guest tables until any flush of the TLB', () => {
+    const flushes: ((tlb: SetAssociativeTlb) => void)[] = [
+      (tlb) => tlb.flushAll(),
+      (tlb) => tlb.flushAsid(0),
+      (tlb) => tlb.flushNonGlobal(0),
+      (tlb) => tlb.flushPcid(0, 0),
+      (tlb) => tlb.flushGva(0, 0, 0, 0),
+      (tlb) => tlb.flushSingle(0, 0, 0, 0),
+    ];
+    for (const flush of flushes) {
+      build(CPU_AMD);
+      const tlb = new SetAssociativeTlb();
+      walker.flushedWith = tlb;
+      expect(walker.walk(0, 0, ACCESS_READ)).toBe(WALK_OK);
+      unmap(2);
+      expect(walker.walk(0, 0, ACCESS_READ)).toBe(WALK_OK);
+      flush(tlb);
+      expect(walker.walk(0, 0, ACCESS_READ)).toBe(WALK_NESTED);
+      expect(exit()).toBe('2000 2:6');
+    }
+  });
+
+  it('forgets them with another root, and keeps nothing of where an access ends', () => {
+    walker.flushedWith = new SetAssociativeTlb();
+    expect(walker.walk(0, 0, ACCESS_READ)).toBe(WALK_OK);
+    unmap(GFN);
+    expect(walker.walk(0, 0, ACCESS_READ)).toBe(WALK_NESTED);
+    walker.nptRoot = arena.alloc();
+    expect(walker.walk(0, 0, ACCESS_READ)).toBe(WALK_NESTED);
+    expect(exit()).toBe('1000 2:6');
   });
 });

@@ -42,6 +42,8 @@ export interface Tlb {
   misses: number;
   fills: number;
   evictions: number;
+  /** Flushes of any kind so far: what else is cached of translations goes with them. */
+  flushes: number;
   lookup(space: number, lo: number, hi: number, access: number, controls: number, pkru: number): boolean;
   insert(space: number, lo: number, hi: number, pfn: number, level: number, attr: number): void;
   flushAll(): void;
@@ -74,6 +76,7 @@ export class SetAssociativeTlb implements Tlb {
   misses = 0;
   fills = 0;
   evictions = 0;
+  flushes = 0;
 
   private readonly words = new Int32Array(WORDS);
   /** By the low bits of the page number: an entry of the 4K or 2M bank. */
@@ -200,6 +203,7 @@ export class SetAssociativeTlb implements Tlb {
 
   /** Everything, of every ASID. Constant time. */
   flushAll(): void {
+    this.flushes++;
     this.used2m = this.used1g = this.fractured = false;
     this.generation = (this.generation + 1) | 0;
     // After 2^32 flushes old entries would come alive again.
@@ -211,6 +215,7 @@ export class SetAssociativeTlb implements Tlb {
 
   /** Everything of one ASID, global entries too. */
   flushAsid(asid: number): void {
+    this.flushes++;
     const words = this.words;
     for (let at = 0; at < WORDS; at += ENTRY_WORDS) {
       if (words[at + 1] >>> 12 === asid) words[at] = 0;
@@ -219,6 +224,7 @@ export class SetAssociativeTlb implements Tlb {
 
   /** All PCIDs of an ASID, but not what is global. */
   flushNonGlobal(asid: number): void {
+    this.flushes++;
     const words = this.words;
     for (let at = 0; at < WORDS; at += ENTRY_WORDS) {
       if (words[at + 1] >>> 12 === asid && !(words[at + 5] & ATTR_G)) words[at] = 0;
@@ -227,6 +233,7 @@ export class SetAssociativeTlb implements Tlb {
 
   /** One PCID, but not what is global: MOV to CR3. */
   flushPcid(asid: number, pcid: number): void {
+    this.flushes++;
     const words = this.words;
     const space = tlbSpace(asid, pcid);
     for (let at = 0; at < WORDS; at += ENTRY_WORDS) {
@@ -248,6 +255,7 @@ export class SetAssociativeTlb implements Tlb {
   }
 
   private dropPage(asid: number, pcid: number, lo: number, hi: number, global: boolean): void {
+    this.flushes++;
     if (this.fractured) {
       this.dropIn(0, WORDS, asid, pcid, lo, hi, global);
       return;

@@ -9,11 +9,11 @@ import { CliError } from './cli-error.ts';
 export function writeWhole(path: string, chunks: Iterable<string | Uint8Array>): number {
   const there = statSync(path, { throwIfNoEntry: false });
   if (there?.isDirectory()) throw new CliError(`${path} is a folder`);
-  if (there !== undefined && !there.isFile()) return writeChunks(path, chunks);
+  if (there !== undefined && !there.isFile()) return writeChunks(path, chunks, path);
   const target = there === undefined ? path : realpathSync(path);
   const aside = `${target}.${process.pid}.part`;
   try {
-    const bytes = writeChunks(aside, chunks);
+    const bytes = writeChunks(aside, chunks, path);
     renameSync(aside, target);
     return bytes;
   } catch (error) {
@@ -22,11 +22,12 @@ export function writeWhole(path: string, chunks: Iterable<string | Uint8Array>):
   }
 }
 
-function writeChunks(path: string, chunks: Iterable<string | Uint8Array>): number {
+/** `name` is what errors call the file. */
+function writeChunks(path: string, chunks: Iterable<string | Uint8Array>, name: string): number {
   const file = openSync(path, 'w');
   let bytes = 0;
   try {
-    for (const chunk of chunks) bytes += writeAll(file, typeof chunk === 'string' ? Buffer.from(chunk) : chunk);
+    for (const chunk of chunks) bytes += writeAll(file, typeof chunk === 'string' ? Buffer.from(chunk) : chunk, name);
   } finally {
     closeSync(file);
   }
@@ -34,7 +35,12 @@ function writeChunks(path: string, chunks: Iterable<string | Uint8Array>): numbe
 }
 
 /** A write may take less than it is given. */
-function writeAll(file: number, bytes: Uint8Array): number {
-  for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
+function writeAll(file: number, bytes: Uint8Array, name: string): number {
+  try {
+    for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
+  } catch (error) {
+    // A full disk: Node's message doesn't say which file it was for.
+    throw new CliError(`${name}: ${error instanceof Error ? error.message : String(error)}`);
+  }
   return bytes.length;
 }

@@ -35,6 +35,11 @@ describe('what a failing command says', () => {
     expect(describeFailure(thrown, false).line).toMatch(/^penumbra: ENOENT: no such file or directory/);
   });
 
+  it('a disk that is full is a user error', () => {
+    const full = Object.assign(new Error('ENOSPC: no space left on device, write'), { errno: -28, syscall: 'write' });
+    expect(describeFailure(full, false).line).toBe('penumbra: ENOSPC: no space left on device, write');
+  });
+
   // biome-ignore format: a table
   it.each([
     ['help',           0, 0],

@@ -27,9 +27,12 @@ export function describeFailure(thrown: unknown, debug: boolean): { line: string
   return { line: `${line} (PENUMBRA_DEBUG=1 shows where)`, status: EXIT_OWN_ERROR };
 }
 
-/** Node's own errors about files ("ENOENT: no such file or directory, open 'x'") are user errors, well said already. */
+/**
+ * Node's own errors about files ("ENOENT: no such file or directory, open 'x'") are user errors, well said already. Those of
+ * a file that is open already (ENOSPC, EFBIG, EIO) know no path.
+ */
 function isFileError(error: Error): boolean {
-  return 'syscall' in error && 'path' in error;
+  return 'syscall' in error && 'errno' in error;
 }
 
 function oneLine(text: string): string {

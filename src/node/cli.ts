@@ -1,12 +1,14 @@
 /** The entry of the `penumbra` command: runs one subcommand and turns the way it ended into an exit status. */
-import { describeFailure } from './cli-error.ts';
+import { describeFailure, EXIT_OWN_ERROR } from './cli-error.ts';
 import { createProgram } from './program.ts';
 
 // A reader that has seen enough (`penumbra ... | head`) is no error; without this Node would print a stack.
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit();
-    throw error;
+    // A disk that is full, say.
+    if (stream === process.stdout) process.stderr.write(`${describeFailure(error, false).line}\n`);
+    process.exit(EXIT_OWN_ERROR);
   });
 }
 

@@ -29,6 +29,7 @@ describe('the command line', () => {
     ['an unknown command',              ['bogus'],              "penumbra: unknown command 'bogus'\n"],
     ['an unknown option',               ['--bogus'],            "penumbra: unknown option '--bogus'\n"],
     ['an unknown option of a command',  ['story', '--bogus'],   "penumbra: unknown option '--bogus'\n"],
+    ['an option that is nearly one',    ['story', '--explian'], "penumbra: unknown option '--explian' (Did you mean --explain?)\n"],
   ])('ends with status 2 and one line on %s', async (_what, args, line) => {
     expect(await failingParse(...args)).toEqual({ out: '', err: line, status: 2 });
   });

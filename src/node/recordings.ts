@@ -87,11 +87,12 @@ function readPackFile(path: string): PackedRecording[] {
 }
 
 /** What is wrong with a recording or a scenario is the user's to put right: its message needs no stack. */
-function userError<T>(work: () => T): T {
+function userError<T>(work: () => T, where = ''): T {
   try {
     return work();
   } catch (error) {
-    if (error instanceof RecordingError || error instanceof ScenarioError) throw new CliError(error.message);
+    if (error instanceof RecordingError) throw new CliError(error.message);
+    if (error instanceof ScenarioError) throw new CliError(where === '' ? error.message : `${where}: ${error.message}`);
     throw error;
   }
 }
@@ -104,7 +105,7 @@ function packedSource(packed: PackedRecording, path: string): RecordingSource {
     mode,
     kernel,
     load: () => userError(() => packed.load()),
-    machine: () => userError(() => ({ machine: parseMachine(settings), origin: 'pack' })),
+    machine: () => userError(() => ({ machine: parseMachine(settings), origin: 'pack' }), `${path}: ${name}`),
   };
 }
 
@@ -125,7 +126,7 @@ function fileSource(path: string): RecordingSource {
       return (head ?? load()).kernel;
     },
     load,
-    machine: (recording) => userError(() => findMachine(recording, dirname(path))),
+    machine: (recording) => userError(() => findMachine(recording, dirname(path)), path),
   };
 }
 

@@ -31,6 +31,7 @@ describe('the fast fault as first merged (caf6900f2d8a, reverted by 6b73a96065e8
       host: 'flat-2m',
       log: 'legacy',
       mayLose: false,
+      hostile: false,
     };
     const short = shrink(plan, opsOf(seed, 1000));
     const { lines, message } = replay(plan, short);

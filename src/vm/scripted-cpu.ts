@@ -138,13 +138,16 @@ export class ScriptedCpu {
     this.root = { nested, table: 0, level: 4 };
     this.native = new NativeWalker(arena, hostView(model), CTL_NX);
     this.nested = new NestedWalker(memory, model, this.native);
+    this.nested.flushedWith = tlb;
   }
 
   /**
-   * Runs the guest until an exit; first delivers the event `vector` if it isn't negative.
+   * Runs the guest until an exit; first delivers the event `vector` if it isn't negative. Outside long mode the instruction
+   * pointer has 32 bits, whatever KVM was told.
    */
   run(vector: number, hasError: boolean, error: number): number {
     this.loadControls();
+    if (!isLongMode(this.state)) this.state.ripHi = 0;
     if (this.flushAtEntry) this.tlb.flushAll();
     this.eventVector = -1;
     this.exit = EXIT_NONE;

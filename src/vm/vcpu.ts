@@ -53,6 +53,13 @@ export interface Sregs {
   tssBase?: number;
 }
 
+/**
+ * Some guests KVM can neither run nor give up: one whose page tables lie in no slot makes it emulate an instruction that it
+ * can't fetch, again and again, until a signal comes. Ours comes after so many entries; a scripted guest needs a few.
+ */
+const MAX_ENTRIES = 10_000;
+/** Highest frame of a guest: 40 bits of address. */
+const MAX_GFN = 2 ** 28 - 1;
 /** @kvm INVALID_GPA */
 const INVALID_GPA = 2n ** 64n - 1n;
 const PFERR_RSVD = 1 << 3;
@@ -156,8 +163,9 @@ export class Vcpu {
   }
 
   /**
-   * KVM_RUN. 0: `exit` says why; negative: an errno. `answer` are the bytes of an MMIO read that was asked for;
-   * `immediateExit`: only finish what is pending, then -EINTR. @kvm kvm_arch_vcpu_ioctl_run
+   * KVM_RUN. 0: `exit` says why; negative: an errno, -EINTR for a guest that never gets anywhere. `answer` are the bytes
+   * of an MMIO read that was asked for; `immediateExit`: only finish what is pending, then -EINTR.
+   * @kvm kvm_arch_vcpu_ioctl_run
    */
   run(answer: Uint8Array = new Uint8Array(8), immediateExit = false): number {
     if (this.outPending) {
@@ -170,10 +178,11 @@ export class Vcpu {
       if (result <= 0) return result;
     }
     if (immediateExit) return -EINTR;
-    for (;;) {
+    for (let entries = 0; entries < MAX_ENTRIES; entries++) {
       const result = this.enterGuest();
       if (result <= 0) return result;
     }
+    return -EINTR;
   }
 
   /**
@@ -183,7 +192,8 @@ export class Vcpu {
    */
   touchPage(gfn: number, kind: number): void {
     const { cpu, mmu } = this;
-    if (gfn >>> 0 !== gfn || !isTouch(kind) || !this.vm.tdp) throw new KvmError(EINVAL, `touch ${kind} of page ${gfn}`);
+    if ((gfn & MAX_GFN) !== gfn || !isTouch(kind) || !this.vm.tdp)
+      throw new KvmError(EINVAL, `touch ${kind} of page ${gfn}`);
     for (;;) {
       if (mmu.requests !== 0) this.serveRequests();
       if (mmu.root.sp === 0) {
@@ -232,9 +242,10 @@ export class Vcpu {
     cpu.root.table = pae ? mmu.paeRootTable : mmu.root.sp;
     cpu.root.level = roleLevel(mmu.rootRole);
     const { trace } = this.vm;
-    if (trace.on) trace.emit(TP_ENTRY, this.id, this.state.ripLo, this.state.ripHi, 0);
+    const { ripLo, ripHi } = this.state;
+    if (trace.on) trace.emit(TP_ENTRY, this.id, ripLo, ripHi, 0);
     const exit = cpu.run(vector, this.exceptionHasError, this.exceptionError);
-    if (trace.on) this.traceExit(exit);
+    if (trace.on) this.traceExit(exit, ripLo === this.state.ripLo ? ripHi : 0);
     mmu.stats.exits++;
     this.pdptrsFresh = false;
     // What the CPU was delivering when it exited has to be delivered again. @kvm svm_complete_interrupts
@@ -374,13 +385,16 @@ export class Vcpu {
     }
   }
 
-  /** Exit code and the two info words as an AMD CPU gives them. */
-  private traceExit(exit: number): void {
+  /**
+   * Exit code and the two info words as an AMD CPU gives them. `nextRipHi`: TCG adds to the pointer that it was told, of
+   * which it didn't use these bits.
+   */
+  private traceExit(exit: number, nextRipHi: number): void {
     const { cpu, state } = this;
     const { ripLo, ripHi } = state;
     let [reason, info1Lo, info1Hi, info2Lo, info2Hi] = [SVM_EXIT_SHUTDOWN, 0, 0, 0, 0];
     if (exit === EXIT_IO) {
-      [reason, info1Lo, info2Lo, info2Hi] = [SVM_EXIT_IOIO, (cpu.port << 16) | IOIO_BYTE, ripLo + 2, ripHi];
+      [reason, info1Lo, info2Lo, info2Hi] = [SVM_EXIT_IOIO, (cpu.port << 16) | IOIO_BYTE, ripLo + 2, nextRipHi];
     } else if (exit === EXIT_PAGE_FAULT || exit === EXIT_NESTED_FAULT) {
       reason = exit === EXIT_PAGE_FAULT ? SVM_EXIT_PF : SVM_EXIT_NPF;
       [info1Lo, info1Hi, info2Lo, info2Hi] = [cpu.errorLo, cpu.errorHi, cpu.addrLo, cpu.addrHi];

@@ -419,3 +419,39 @@ describe('contents', () => {
     expect(mm.readUserAtomic(hvaOf('s1+0'), bytes, 4)).toBe(EFAULT);
   });
 });
+
+describe('a range that no process has', () => {
+  const END = 2 ** 47 - 4096;
+
+  beforeEach(() => start());
+
+  it.each([-4096, 0.5, Number.NaN, Infinity, 2 ** 64])('%s is no address and no length: EINVAL', (value) => {
+    const hva = hvaOf('s1+0');
+    const answers = [
+      mm.munmap(value, 4096),
+      mm.munmap(hva, value),
+      mm.mprotect(value, 4096, PROT_READ),
+      mm.mprotect(hva, value, PROT_READ),
+      mm.madviseDontneed(value, 4096),
+      mm.madviseDontneed(hva, value),
+      mm.madviseHugepage(value, 4096, true),
+      mm.mmapRegion({ base: value, length: 4096, backing: '4k' }),
+      mm.mmapRegion({ base: hva, length: value, backing: '4k' }),
+    ];
+    expect(answers).toEqual(answers.map(() => -22));
+    expect(verifyHost(mm)).toEqual([]);
+  });
+
+  it('ends with user space', () => {
+    expect(mm.mmapRegion({ base: END - 4096, length: 4096, backing: '4k' })).toBe(0);
+    expect(mm.mmapRegion({ base: END - 8192, length: 4096, backing: '4k' })).toBe(0);
+    expect(mm.mmapRegion({ base: END, length: 4096, backing: '4k' })).toBe(-12);
+    expect(mm.munmap(END - 4096, 8192)).toBe(-22);
+    expect(mm.munmap(END - 8192, 8192)).toBe(0);
+  });
+
+  it('has no other rights than read, write and exec', () => {
+    region(1, '4k', M);
+    expect(mm.mprotect(hvaOf('s1+0'), 4096, 8)).toBe(-22);
+  });
+});

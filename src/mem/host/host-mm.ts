@@ -58,6 +58,14 @@ export interface HostMmState {
   free1g: number;
 }
 
+/** End of user addresses. @kvm TASK_SIZE_MAX */
+const TASK_SIZE = 2 ** 47 - PAGE;
+
+/** What a system call could be given: no fraction, nothing negative. */
+function isCount(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 0;
+}
+
 const DEFAULTS: HostOptions = { kernel: '6.1', huge2m: 256, huge1g: 1 };
 
 export class HostMm implements HostMemory, HostContext {
@@ -92,8 +100,9 @@ export class HostMm implements HostMemory, HostContext {
   mmapRegion(region: Region): number {
     const { base, length, backing } = region;
     const size = backing === '1g' ? GIGA : backing === '2m' ? BLOCK : PAGE;
-    if (base % size !== 0 || length <= 0) return -EINVAL;
+    if (!isCount(base) || !isCount(length) || base % size !== 0 || length === 0) return -EINVAL;
     const end = base + alignUp(length, size);
+    if (end > TASK_SIZE) return -ENOMEM;
     if (this.vmas.overlaps(base, end)) return -EEXIST;
     const hugetlb = backing === '1g' ? VM_HUGETLB_1G : backing === '2m' ? VM_HUGETLB_2M : 0;
     this.vmas.add(base, end, VM_ACCESS | hugetlb);
@@ -112,8 +121,9 @@ export class HostMm implements HostMemory, HostContext {
   }
 
   munmap(start: number, length: number): number {
-    if (start % PAGE !== 0 || length <= 0) return -EINVAL;
+    if (!isCount(start) || !isCount(length) || start % PAGE !== 0 || length === 0) return -EINVAL;
     const end = start + alignUp(length, PAGE);
+    if (end > TASK_SIZE) return -EINVAL;
     const { vmas } = this;
     let from = vmas.indexAbove(start);
     const first = vmas.list[from];
@@ -142,7 +152,7 @@ export class HostMm implements HostMemory, HostContext {
   }
 
   mprotect(start: number, length: number, prot: number): number {
-    if (start % PAGE !== 0) return -EINVAL;
+    if (!isCount(start) || !isCount(length) || start % PAGE !== 0 || (prot & ~PROT_RWX) !== 0) return -EINVAL;
     if (length === 0) return 0;
     const end = start + alignUp(length, PAGE);
     let vma = this.vmas.at(start);
@@ -297,7 +307,7 @@ export class HostMm implements HostMemory, HostContext {
 
   /** madvise's walk: a hole makes it -ENOMEM, but what is mapped is done; an error of `visit` ends it. */
   private eachVma(start: number, length: number, visit: (vma: Vma, from: number, to: number) => number): number {
-    if (start % PAGE !== 0) return -EINVAL;
+    if (!isCount(start) || !isCount(length) || start % PAGE !== 0) return -EINVAL;
     const end = start + alignUp(length, PAGE);
     let result = 0;
     for (let from = start; from < end; ) {

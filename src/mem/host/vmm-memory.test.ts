@@ -2,7 +2,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { HostMm } from './host-mm.ts';
 import { FakeKvm, hvaOf } from './testing/fake-kvm.ts';
-import { VmmMemory } from './vmm-memory.ts';
+import { VmmError, VmmMemory } from './vmm-memory.ts';
 
 const M = 1 << 20;
 let vmm: VmmMemory;
@@ -84,5 +84,24 @@ describe('host operations', () => {
     vmm.munmap(1, 0x1000, 0x1000);
     expect([vmm.hostWrite(0x1003ffe, 0), vmm.hostRead(0x1003ffe), vmm.hostRead(0x5000000)]).toEqual([-14, -14, -14]);
     expect(vmm.hostRead(0x1003ffc) >>> 16, 'what lies before the hole was written').toBe(0);
+  });
+});
+
+describe('what the VMM gives up on', () => {
+  beforeEach(() => {
+    vmm.addSlot({ id: 1, gpa: 0x1000000, bytes: 2 * M, backing: '4k', nopop: true });
+  });
+
+  // biome-ignore format: a table
+  it.each<[string, () => unknown, string]>([
+    ['a slot that is there',           () => vmm.addSlot({ id: 1, gpa: 0, bytes: M, backing: '4k' }),                'slot 1 is there already'],
+    ['a slot of no bytes',             () => vmm.addSlot({ id: 2, gpa: 0, bytes: 0, backing: '4k', hvaoff: 0 }),     'mmap of slot 2, 0 bytes: -22'],
+    ['a slot longer than its region',  () => vmm.addSlot({ id: 2, gpa: 0, bytes: 2 ** 32 + 1, backing: '4k' }),     "slot 2 reaches into the next one's memory"],
+    ['more huge pages than there are', () => vmm.addSlot({ id: 2, gpa: 0, bytes: 514 * M, backing: '2m' }),         'no memory is left for slot 2'],
+    ['a slot that is not there',       () => vmm.dontneed(2, 0, 4096),                                               'no slot 2'],
+    ['its own memory, unmapped',       () => vmm.munmap(1, 2 ** 31, 2 ** 31 + 4096),                                 'offset 2147483648, 2147487744 bytes: beyond the memory of slot 1'],
+    ['its own memory, written to',     () => vmm.populate(1, 0, 2 ** 40),                                            'offset 0, 1099511627776 bytes: beyond the memory of slot 1'],
+  ])('%s', (_what, call, message) => {
+    expect(call).toThrow(new VmmError(message));
   });
 });

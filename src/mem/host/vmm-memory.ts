@@ -17,6 +17,11 @@ export const REGION_STRIDE = 0x100000000;
 
 const PROTECTIONS: Record<string, number> = { none: PROT_NONE, r: PROT_READ, rx: PROT_READ | PROT_EXEC, rw: PROT_RWX };
 
+/** What the oracle's VMM gives up on. */
+export class VmmError extends Error {
+  override readonly name = 'VmmError';
+}
+
 export interface SlotRequest {
   id: number;
   gpa: number;
@@ -50,18 +55,20 @@ export class VmmMemory {
 
   /**
    * The region of a new slot, mapped and populated; a region that the same number had before is unmapped first.
-   * The caller tells KVM, and sets `used` to false if KVM refuses.
+   * The caller tells KVM, and sets `used` to false if KVM refuses. Throws a `VmmError` if there can be no such region.
    */
   addSlot(request: SlotRequest): VmmSlot {
     const { id, gpa, bytes, backing } = request;
     const old = this.slots.get(id);
+    if (old?.used) throw new VmmError(`slot ${id} is there already`);
     if (old) this.mm.munmap(old.base, old.length);
     const hvaoff = request.hvaoff ?? gpa % BLOCK;
+    if (bytes + hvaoff > REGION_STRIDE) throw new VmmError(`slot ${id} reaches into the next one's memory`);
     const base = REGIONS_BASE + id * REGION_STRIDE;
     const length = alignUp(bytes + hvaoff, backing === '1g' ? GIGA : BLOCK);
     const slot: VmmSlot = { id, gpa, bytes, backing, used: true, base, length, hva: base + hvaoff };
     const error = this.mm.mmapRegion({ base, length, backing });
-    if (error !== 0) throw new Error(`mmap of slot ${id}: ${error}`);
+    if (error !== 0) throw new VmmError(`mmap of slot ${id}, ${length} bytes: ${error}`);
     this.slots.set(id, slot);
     if (request.nopop !== true) this.populateNew(slot);
     return slot;
@@ -70,7 +77,7 @@ export class VmmMemory {
   /** The slot with this number; throws if there is none in use. */
   slot(id: number): VmmSlot {
     const slot = this.slots.get(id);
-    if (!slot || !slot.used) throw new Error(`no slot ${id}`);
+    if (!slot || !slot.used) throw new VmmError(`no slot ${id}`);
     return slot;
   }
 
@@ -87,22 +94,31 @@ export class VmmMemory {
     return -ENOENT;
   }
 
+  /** Host address of an offset in a slot. The VMM's own memory is not to be reached: it would not survive that. */
+  private hostStart(id: number, offset: number, length: number): number {
+    const { base, hva } = this.slot(id);
+    if (hva + offset + length > base + REGION_STRIDE)
+      throw new VmmError(`offset ${offset}, ${length} bytes: beyond the memory of slot ${id}`);
+    return hva + offset;
+  }
+
   dontneed(id: number, offset: number, length: number): number {
-    return this.mm.madviseDontneed(this.slot(id).hva + offset, length);
+    return this.mm.madviseDontneed(this.hostStart(id, offset, length), length);
   }
 
   munmap(id: number, offset: number, length: number): number {
-    return this.mm.munmap(this.slot(id).hva + offset, length);
+    return this.mm.munmap(this.hostStart(id, offset, length), length);
   }
 
   /** `protection`: none, r, rx; anything else is read, write and exec. */
   mprotect(id: number, offset: number, length: number, protection: string): number {
-    return this.mm.mprotect(this.slot(id).hva + offset, length, PROTECTIONS[protection] ?? PROT_RWX);
+    return this.mm.mprotect(this.hostStart(id, offset, length), length, PROTECTIONS[protection] ?? PROT_RWX);
   }
 
   /** Writes a byte into each page; where nothing is mapped, maps anew before. */
   populate(id: number, offset: number, length: number): number {
     const slot = this.slot(id);
+    this.hostStart(id, offset, length);
     const step = pageBytes(slot.backing);
     const zero = new Uint8Array(1);
     let result = 0;
@@ -148,7 +164,8 @@ export class VmmMemory {
 
   private populateNew(slot: VmmSlot): void {
     const step = pageBytes(slot.backing);
-    for (let hva = alignDown(slot.hva, step); hva < slot.hva + slot.bytes; hva += step) this.mm.touchWrite(hva);
+    for (let hva = alignDown(slot.hva, step); hva < slot.hva + slot.bytes; hva += step)
+      if (this.mm.touchWrite(hva) !== 0) throw new VmmError(`no memory is left for slot ${slot.id}`);
   }
 }
 

@@ -9,6 +9,7 @@
  *
  * Exit status 1: a figure is worse than the baseline allows. A missed target is shown, and no failure.
  */
+import { spawnSync } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -24,19 +25,27 @@ import {
 } from './big-guest.bench.ts';
 import { DIRTY_LOG_FIGURES } from './dirty-log.bench.ts';
 import { FAULT_FIGURES } from './fault.bench.ts';
-import { isMet, type Measured, measureFigures, summarise, yardstickNs } from './figure.bench.ts';
+import { type Figure, isMet, type Measured, measureFigures, type Series, summarise } from './figure.bench.ts';
 import { REPLAY_FIGURES } from './replay.bench.ts';
 import { WALK_FIGURES } from './walk.bench.ts';
 
-const FIGURES = [...WALK_FIGURES, ...FAULT_FIGURES, ...DIRTY_LOG_FIGURES, ...REPLAY_FIGURES];
+/** Each group in a process of its own, so that what V8 learns from one doesn't decide over another. */
+const GROUPS: readonly (readonly Figure[])[] = [WALK_FIGURES, FAULT_FIGURES, DIRTY_LOG_FIGURES, REPLAY_FIGURES];
+const GROUP_ARGUMENT = '--one-group';
 const ROUNDS = 9;
 const QUICK_ROUNDS = 5;
+const CELL_WIDTHS = [10, 10, 8, 8, 10, 18, 12];
 const SCRIPT = fileURLToPath(import.meta.url);
 const BASELINE = join(dirname(dirname(SCRIPT)), 'bench', 'baseline.json');
 
-const at = process.argv.indexOf(BIG_GUEST_ARGUMENT);
-if (at > 0) process.stdout.write(JSON.stringify(runBigGuest(JSON.parse(process.argv[at + 1]) as BigGuestSize)));
+const [mode, argument] = process.argv.slice(2);
+if (mode === BIG_GUEST_ARGUMENT) answer(runBigGuest(JSON.parse(argument) as BigGuestSize));
+else if (mode === GROUP_ARGUMENT) answer(runGroup(JSON.parse(argument) as GroupRequest));
 else main();
+
+function answer(value: unknown): void {
+  process.stdout.write(JSON.stringify(value));
+}
 
 function main(): void {
   const { values, positionals } = parseArgs({
@@ -49,12 +58,14 @@ function main(): void {
   });
   const isWanted = (name: string): boolean =>
     positionals.length === 0 || positionals.some((word) => name.toLowerCase().includes(word.toLowerCase()));
-  const figures = FIGURES.filter(({ name }) => isWanted(name));
+  const rounds = values.quick ? QUICK_ROUNDS : ROUNDS;
   const sizes = (values.quick ? QUICK_BIG_GUESTS : BIG_GUESTS).filter((size) =>
     bigGuestFigures(size).some(({ figure }) => isWanted(figure.name)),
   );
   const measured = [
-    ...measureFigures(figures, values.quick ? QUICK_ROUNDS : ROUNDS, (round) => say(`round ${round}`)),
+    ...GROUPS.flatMap((figures, group) =>
+      measureGroup({ group, rounds, names: figures.map(({ name }) => name).filter(isWanted) }),
+    ),
     ...sizes.flatMap((size) => measureBigGuest(size)),
   ];
   const baseline = readBaseline(BASELINE);
@@ -68,40 +79,70 @@ function say(text: string): void {
   if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}\r`);
 }
 
-function measureBigGuest(size: BigGuestSize): Measured[] {
-  say(`${size.gib} GiB`);
-  const yardstick = yardstickNs();
-  const run = spawnBigGuest(SCRIPT, size);
-  return bigGuestFigures(size).map(({ figure, of }) => summarise(figure, [of(run)], [yardstick]));
+interface GroupRequest {
+  readonly group: number;
+  readonly rounds: number;
+  readonly names: readonly string[];
 }
 
-function toJson({ figure, samples, median, relative }: Measured): object {
+/** In this process. */
+function runGroup({ group, rounds, names }: GroupRequest): Series[] {
+  const figures = GROUPS[group].filter(({ name }) => names.includes(name));
+  return measureFigures(figures, rounds, (round) => say(`${names[0]} ... round ${round}`));
+}
+
+function measureGroup(request: GroupRequest): Measured[] {
+  if (request.names.length === 0) return [];
+  const child = spawnSync(process.execPath, [SCRIPT, GROUP_ARGUMENT, JSON.stringify(request)], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  if (child.status !== 0) throw new Error(`'${request.names[0]}' ended with ${child.status ?? child.signal}`);
+  const series = JSON.parse(child.stdout) as Series[];
+  const figures = GROUPS[request.group].filter(({ name }) => request.names.includes(name));
+  return figures.map((figure, i) => summarise(figure, series[i]));
+}
+
+function measureBigGuest(size: BigGuestSize): Measured[] {
+  say(`${size.gib} GiB`);
+  const run = spawnBigGuest(SCRIPT, size);
+  return bigGuestFigures(size).map(({ figure, of }) =>
+    summarise(figure, { samples: [of(run)], yardsticks: [run.yardstick] }),
+  );
+}
+
+function toJson(one: Measured): object {
+  const { figure, samples, median, scaled, relative } = one;
   const { name, unit, target, better } = figure;
-  return { name, unit, target, better, median, relative, samples };
+  const verdict = target === null ? null : isMet(one) ? 'met' : 'missed';
+  return { name, unit, target, better, median, scaled, verdict, relative, samples };
 }
 
 function printTable(measured: readonly Measured[], baseline: ReturnType<typeof readBaseline>): void {
-  const row = (...cells: readonly string[]): void => {
-    const [name, ...rest] = cells;
-    console.log(`${name.padEnd(44)}${rest.map((cell, i) => cell.padStart(i === 2 ? 18 : 11)).join('')}`);
+  const row = (name: string, ...cells: readonly string[]): void => {
+    const padded = cells.map((cell, i) => cell.padStart(CELL_WIDTHS[i]));
+    console.log(`${name.padEnd(44)}${padded.join('')}`);
   };
-  row('figure', 'target', 'median', 'least - most', 'unit', 'target', 'x baseline');
+  row('figure', 'target', 'scaled', '', 'unit', 'median', 'least - most', 'x baseline');
   for (const one of measured) {
-    const { figure, samples, median } = one;
-    const sign = figure.better === 'lower' ? '<=' : '>=';
+    const { figure, samples, median, scaled } = one;
+    const { target } = figure;
     const times = toBaseline(baseline, one);
     row(
       figure.name,
-      figure.target === null ? '' : `${sign} ${figure.target}`,
+      target === null ? '' : `${figure.better === 'lower' ? '<=' : '>='} ${target}`,
+      number(scaled),
+      target === null ? '' : isMet(one) ? 'met' : 'MISSED',
+      figure.unit,
       number(median),
       samples.length === 1 ? '' : `${number(Math.min(...samples))} - ${number(Math.max(...samples))}`,
-      figure.unit,
-      figure.target === null ? '' : isMet(one) ? 'met' : 'MISSED',
       times === undefined ? '' : `${times.toFixed(2)}${isRegression(baseline, one) ? ' WORSE' : ''}`,
     );
   }
-  const yardstick = Array.from({ length: 5 }, yardstickNs).sort((a, b) => a - b)[2];
-  console.log(`\nyardstick ${yardstick.toFixed(2)} ns; node ${process.version}; medians of interleaved rounds`);
+  console.log(`
+median: of what was measured, in interleaved rounds. scaled: the median on the machine of the targets at rest, told by a
+fixed loop timed beside each sample; verdicts are on this. x baseline: cost against bench/baseline.json, WORSE beyond its
+tolerance. node ${process.version}`);
 }
 
 function number(value: number): string {

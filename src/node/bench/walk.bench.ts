@@ -123,6 +123,7 @@ export const WALK_FIGURES: readonly Figure[] = [
     prepare() {
       const walker = makeNested();
       const tlb = new SetAssociativeTlb();
+      walker.flushedWith = tlb;
       const far = addresses(PAGES);
       return () => {
         let sum = 0;

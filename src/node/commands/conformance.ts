@@ -1,10 +1,12 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { compareRecordings, formatDifference } from '../../conform/compare.ts';
 import { type Mode, type Recording, strip } from '../../conform/recording.ts';
 import { runScript } from '../../conform/run.ts';
 import { writeRecording } from '../../conform/write.ts';
+import { ScenarioError } from '../../conform/scenario.ts';
+import { writeWhole } from '../atomic-file.ts';
 import { CliError } from '../cli-error.ts';
 import { findRecordings, type RecordingSource } from '../recordings.ts';
 
@@ -63,7 +65,12 @@ function conformance(paths: string[], options: Options): void {
 
 /** Our run of a recording. Only what `strip` leaves of it is used. */
 function replay(source: RecordingSource, recording: Recording): Recording {
-  return runScript(strip(recording), source.machine(recording).machine);
+  try {
+    return runScript(strip(recording), source.machine(recording).machine);
+  } catch (error) {
+    if (error instanceof ScenarioError) throw new CliError(`${source.name}: ${error.message}`);
+    throw error;
+  }
 }
 
 function judge(source: RecordingSource, limit: number, { json, strict }: Options): Verdict {
@@ -83,7 +90,7 @@ function judge(source: RecordingSource, limit: number, { json, strict }: Options
 function writeAll(sources: readonly RecordingSource[], folder: string): void {
   mkdirSync(folder, { recursive: true });
   for (const source of sources)
-    writeFileSync(join(folder, `${source.name}.json`), writeRecording(replay(source, source.load())));
+    writeWhole(join(folder, `${source.name}.json`), [writeRecording(replay(source, source.load()))]);
   process.stdout.write(`${sources.length} runs written to ${folder}\n`);
 }
 

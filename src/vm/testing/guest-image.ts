@@ -133,6 +133,20 @@ export const ENTRIES: readonly EntryPlan[] = [
   ...[L3A, L3B].flatMap((table) => [0, 1].map((index) => ({ table, index, level: 3 }))),
   ...ROOTS.map((table) => ({ table, index: 0, level: 4 })),
 ];
+/** Of addresses and entries a few are used most, so that what is done to one soon meets what is done with it. */
+const HOT_VAS: readonly number[] = WINDOWS.flatMap((_, w) => [LEAF_INDICES.length * w, LEAF_INDICES.length * w + 1]);
+const HOT_ENTRIES: readonly number[] = [0, 1, 2].flatMap((t) => [LEAF_INDICES.length * t, LEAF_INDICES.length * t + 1]);
+
+/** Index in VAS of the address that an operation's argument stands for. */
+export function vaOf(b: number): number {
+  return b & 0x300 ? HOT_VAS[b % HOT_VAS.length] : b % VAS.length;
+}
+
+/** Index in ENTRIES of the entry that an operation's argument stands for. */
+export function entryOf(b: number): number {
+  return b & 0x100 ? HOT_ENTRIES[b % HOT_ENTRIES.length] : b % ENTRIES.length;
+}
+
 /** Entries that the guest never edits, but in which A may appear. */
 export const FIXED_ENTRIES: readonly EntryPlan[] = [L2A, L2B].map((table) => ({ table, index: 0, level: 2 }));
 

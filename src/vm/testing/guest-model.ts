@@ -233,6 +233,24 @@ export class GuestModel {
     return has(this.current[v][i]) || this.stale[v][i].some(has);
   }
 
+  /**
+   * May an access meet an MMIO entry, be it out of date? Such an entry faults before its rights are looked at, and KVM's
+   * emulator gives a fetch up that it can't complete.
+   */
+  mayMeetMmio(v: number, i: number): boolean {
+    for (let n = 0; ; n++) {
+      const gfn = this.targetOf(v, i, n);
+      if (gfn < 0) return false;
+      if (gfn === NOWHERE) continue;
+      if (this.mayBeMmio(gfn)) return true;
+    }
+  }
+
+  private mayBeMmio(gfn: number): boolean {
+    const slot = this.slotOf(gfn);
+    return slot === null || (slot.wasHole && this.paging === MMIO_OUTLIVES_NEW_SLOT);
+  }
+
   // ---- accesses ----------------------------------------------------------------------------------------------------
 
   /** Fills `found` with all ways in which an access may legally end. */
@@ -244,9 +262,10 @@ export class GuestModel {
     else this.end(current >>> INFO_BITS, access);
     for (const item of this.stale[v][i]) {
       if (this.faultOf(item, v, access, user) >= 0) continue;
-      // What a vCPU remembers of MMIO it remembers without D.
       const gfn = item >>> INFO_BITS;
-      if (access !== ACCESS_WRITE || item & DIRTY || this.slotOf(gfn) === null) this.end(gfn, access);
+      if (access !== ACCESS_WRITE || item & DIRTY) this.end(gfn, access);
+      // What a vCPU remembers of MMIO it remembers without D.
+      else if (this.mayBeMmio(gfn)) this.add(END_MMIO, gfn, 0);
     }
   }
 

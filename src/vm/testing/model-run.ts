@@ -5,10 +5,11 @@
 import * as fc from 'fast-check';
 import { Prng } from '../../base/prng.ts';
 import { POLICIES, type Policy, type PolicyName } from '../../mmu/policy.ts';
+import { isMmioSpte, SPTE_W } from '../../mmu/spte.ts';
 import { type Op, OP_NAMES, World, type WorldPlan } from './world.ts';
 
 /** Steps of one machine; then comes a new one. */
-export const STEPS_PER_WORLD = 2000;
+export const STEPS_PER_WORLD = 1000;
 /** The long tests: parts for each policy, steps of each. */
 export const LONG_PARTS: readonly number[] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 export const LONG_STEPS = 1_000_000;
@@ -24,10 +25,12 @@ export interface RunResult {
   steps: number;
   /** Times that a page was missing in the log, where the policy may lose pages. */
   lost: number;
+  /** Machines that ended early, by a fault that is the kernel's own. */
+  cutShort: number;
 }
 
 /** How often each kind of operation comes, in order of OP_NAMES. */
-const WEIGHTS = [120, 30, 8, 6, 2, 2, 3, 6, 4, 1, 0.7, 4, 3, 0.7, 0.3, 2, 0.5];
+const WEIGHTS = [120, 30, 8, 6, 2, 2, 5, 5, 5, 1, 0.7, 5, 3, 0.7, 0.3, 1.5, 0.1];
 
 /** The machine for a seed. */
 export function planOf(seed: number, policy: Policy): WorldPlan {
@@ -43,6 +46,7 @@ export function planOf(seed: number, policy: Policy): WorldPlan {
     tlb: random.pick(['stalest', 'permissive', 'newest'] as const),
     // Shadow paging makes no use of the fast fault.
     mayLose: policy.fastFaultLarge === 'unguarded' && paging === 'tdp',
+    hostile: guest === 'tables' && random.chance(1 / 6),
   };
 }
 
@@ -65,24 +69,45 @@ class OpSource {
 
 /** Runs machines with seeds from `firstSeed` on until `steps` steps are done. Throws at the first difference. */
 export function runSteps(policy: Policy, firstSeed: number, steps: number): RunResult {
-  const result: RunResult = { steps: 0, lost: 0 };
+  const result: RunResult = { steps: 0, lost: 0, cutShort: 0 };
   for (let seed = firstSeed; result.steps < steps; seed++) {
     const world = new World(planOf(seed, policy));
-    runWorld(world, seed);
+    if (!runWorld(world, seed)) result.cutShort++;
     result.steps += world.steps;
     result.lost += world.lost;
   }
   return result;
 }
 
-function runWorld(world: World, seed: number): void {
+/** False: it ended early, with the kernel's own fault of `wasWritableMmio`. */
+function runWorld(world: World, seed: number): boolean {
   const source = new OpSource(seed);
   try {
     for (let i = 0; i < STEPS_PER_WORLD; i++) world.step(source.next());
     world.checkMemory();
+    return true;
   } catch (error) {
+    if (wasWritableMmio(world, seed, error as Error)) return false;
     throw new Error(explain(world.plan, seed, world.steps, error as Error), { cause: error });
   }
+}
+
+/**
+ * Linux 6.1's make_spte takes an MMIO entry that it replaces for the old leaf, and that entry's note of the access, W, for
+ * its write bit. It then skips the search for shadowed tables, and so maps one writable. (The entry must be of an older
+ * generation of slots, and out of sync.) The engine does as the kernel does; after that the tables are unsound, and the
+ * run is over. True if each entry that is complained of was such an entry one step before.
+ */
+function wasWritableMmio(world: World, seed: number, error: Error): boolean {
+  const complaints = error.message.split('; ').map((line) => /: entry (\d+) may write the guest table/.exec(line)?.[1]);
+  if (complaints.some((entry) => entry === undefined)) return false;
+  const before = new World(world.plan);
+  for (const op of opsOf(seed, world.steps - 1)) before.step(op);
+  const { words } = before.vm.mmu.arena;
+  return complaints.every((entry) => {
+    const lo = words[Number(entry) << 1];
+    return isMmioSpte(lo, words[(Number(entry) << 1) + 1]) && (lo & SPTE_W) !== 0;
+  });
 }
 
 /** The operations of a seed. */

@@ -20,7 +20,7 @@ import type { HostMemory } from '../../mem/host-memory.ts';
 import { HostMm, PROT_NONE, PROT_READ, PROT_RWX } from '../../mem/host/host-mm.ts';
 import { isObsolete } from '../../mmu/mmu.ts';
 import { changeMmuPages } from '../../mmu/page-zap.ts';
-import { MmuNotifier } from '../../mmu/notifier.ts';
+import type { MmuNotifier } from '../../mmu/notifier.ts';
 import type { Policy } from '../../mmu/policy.ts';
 import { REQ_TLB_FLUSH, REQ_TLB_FLUSH_CURRENT, REQ_TLB_FLUSH_GUEST } from '../../mmu/requests.ts';
 import { spteIndex } from '../../mmu/shadow-walk.ts';
@@ -39,6 +39,7 @@ import {
   dataHostPages,
   ENTRIES,
   editValue,
+  entryOf,
   FIRST_TABLE,
   FIXED_ENTRIES,
   GDT_BASE,
@@ -69,6 +70,7 @@ import {
   STUB_WRITE,
   TSS_BASE,
   USER_CODE,
+  vaOf,
   VAS,
   WORDS_PER_PAGE,
   writeCode,
@@ -86,6 +88,7 @@ import {
   type Ending,
   GuestModel,
   isTablePage,
+  type ModelSlot,
 } from './guest-model.ts';
 import { WatchedTlb } from './watched-tlb.ts';
 
@@ -100,6 +103,11 @@ export interface WorldPlan {
   readonly tlb: TlbPreference;
   /** Count pages that the log misses, instead of ending there. */
   readonly mayLose: boolean;
+  /**
+   * The VMM edits the guest's tables behind KVM's back. What the guest sees then is its own trouble; the MMU's state has to
+   * stay sound all the same (CVE-2026-46113, CVE-2026-53359, CVE-2026-23401).
+   */
+  readonly hostile: boolean;
 }
 
 /** Kind and three arguments. */
@@ -126,6 +134,8 @@ export const OP_NAMES = [
 ] as const;
 
 const VCPUS = 2;
+/** Slots by how often their logs are used: those with large pages more. */
+const LOGGED: readonly number[] = [1, 1, 3, 1, 0, 2, 4];
 const LINUX_HVA = 0x100000000000;
 const ANSWER_LO = 0x5a5a5a5a;
 const ANSWER = new Uint8Array(8).fill(0x5a);
@@ -331,12 +341,12 @@ export class World {
     const v = a & 1;
     const access = ((a >>> 1) & 3) % 3;
     const user = (a & 8) !== 0;
-    const i = b % VAS.length;
+    const i = vaOf(b);
     const offset = access === ACCESS_FETCH ? CODE_OFFSET : DATA_OFFSETS[(a >>> 4) % DATA_OFFSETS.length];
     const va = VAS[i] + offset;
     const { model } = this;
     model.endings(v, i, access, user);
-    if (access === ACCESS_FETCH && this.mayBeMmio()) {
+    if (access === ACCESS_FETCH && model.mayMeetMmio(v, i)) {
       this.say(() => 'nothing');
       return;
     }
@@ -345,12 +355,7 @@ export class World {
     const serial = this.serial++ << 1;
     const stub = (user ? USER_CODE : KERNEL_CODE) + (access === ACCESS_WRITE ? STUB_WRITE : STUB_READ);
     const got = this.run(v, access === ACCESS_FETCH ? va : stub, va, serial, 0, user);
-    this.judge(v, got, access, va, offset, serial);
-  }
-
-  private mayBeMmio(): boolean {
-    for (let n = 0; n < this.model.foundCount; n++) if (this.model.found[n].kind === END_MMIO) return true;
-    return false;
+    if (!this.plan.hostile) this.judge(v, got, access, va, offset, serial);
   }
 
   /** Is what the guest got among the endings that the model found? Then it becomes true in the model too. */
@@ -394,7 +399,10 @@ export class World {
   private judgeMmio(v: number, offset: number): void {
     const { model } = this;
     for (let n = 0; n < model.foundCount; n++) {
-      if (model.found[n].kind !== END_MMIO || model.found[n].gfn * PAGE + offset !== this.mmioGpa) continue;
+      const { kind, gfn } = model.found[n];
+      // An instruction that is emulated takes memory that the host refuses for MMIO.
+      const isMmio = kind === END_MMIO || (kind === END_EFAULT && this.plan.paging === 'shadow');
+      if (!isMmio || gfn * PAGE + offset !== this.mmioGpa) continue;
       if (!this.mmioWrite && this.vm.vcpus[v].state.gpr[GPR_RAX] !== ANSWER_LO) fail("user space's answer got lost");
       return;
     }
@@ -453,6 +461,11 @@ export class World {
       for (let n = 0; n < model.foundCount; n++)
         if (model.found[n].hostPage === landed.hostPage) this.noteFault(model.found[n]);
     this.requireFlags(ACCESS_WRITE);
+    if (this.isOnPath(this.landed)) {
+      // It overwrote an entry of its own path, in which the walk had set A and D before.
+      model.addFlags(this.landed, this.landed === this.allowedD ? PTE_A | PTE_D : PTE_A);
+      model.refresh();
+    }
     model.store(landed.hostPage, offset, serial, 0);
   }
 
@@ -463,15 +476,14 @@ export class World {
 
   private edit(a: number, b: number, c: number): void {
     const v = a & 1;
-    const plan = ENTRIES[b % ENTRIES.length];
+    const plan = ENTRIES[entryOf(b)];
     const [lo, hi] = editValue(plan, c);
     const va = plan.table * PAGE + 8 * plan.index;
-    this.say(
-      () =>
-        `vCPU ${v} sets entry ${plan.index} of table ${plan.table} to 0x${(hi >>> 0).toString(16)}_${(lo >>> 0).toString(16)}`,
-    );
+    this.say(() => `vCPU ${v} sets entry ${plan.index} of table ${plan.table} to 0x${hex(hi)}_${hex(lo)}`);
+    if (this.plan.hostile && (c & 0x400) !== 0) return this.editFromVmm(b, c);
     this.foundNothing();
     const got = this.run(v, KERNEL_CODE + STUB_WRITE, va, lo, hi, false);
+    if (this.plan.hostile) return;
     if (got !== GOT_DONE || this.mmioGpa >= 0) fail(`the edit ended as ${got}`);
     this.landed = this.model.wordIndex(LOW_HOST_PAGE + plan.table, 8 * plan.index);
     if (((this.actual(LOW_HOST_PAGE + plan.table, 8 * plan.index) ^ lo) & ~(PTE_A | PTE_D)) !== 0)
@@ -487,7 +499,7 @@ export class World {
 
   private invlpg(a: number, b: number): void {
     const v = a & 1;
-    const i = b % VAS.length;
+    const i = vaOf(b);
     this.say(() => `vCPU ${v} invalidates 0x${VAS[i].toString(16)}`);
     this.expectDone(this.run(v, KERNEL_CODE + STUB_INVLPG, VAS[i], 0, 0, false));
     this.model.invalidate(v, i);
@@ -523,6 +535,7 @@ export class World {
   }
 
   private expectDone(got: number): void {
+    if (this.plan.hostile) return;
     if (got !== GOT_DONE || this.mmioGpa >= 0) fail(`the instruction ended as ${got}`);
   }
 
@@ -551,6 +564,7 @@ export class World {
       const result = vcpu.run(ANSWER);
       if (result < 0) return result === -EFAULT ? GOT_EFAULT : fail(`KVM_RUN failed with ${result}`);
       const { exit } = vcpu;
+      if (exit.reason !== 'io' && exit.reason !== 'mmio' && this.plan.hostile) return GOT_EFAULT;
       if (exit.reason === 'mmio') {
         this.mmioGpa = exit.gpa;
         this.mmioWrite = exit.isWrite;
@@ -560,7 +574,7 @@ export class World {
       vcpu.run(ANSWER, true);
       if (exit.port === PORT_DONE) return GOT_DONE;
       if (exit.port === PORT_PF) return GOT_PF;
-      if (exit.port === PORT_UD) return GOT_UD;
+      if (exit.port === PORT_UD || this.plan.hostile) return GOT_UD;
       return fail(`the guest got an exception at port ${exit.port}`);
     }
     return fail('KVM_RUN ended for MMIO again and again');
@@ -629,7 +643,7 @@ export class World {
   /** A page's memory changed by the guest's doing: it must be in the log now, not only when that is read. */
   private noteWrite(slot: number, rel: number): void {
     const log = this.logs[slot];
-    if (!log.on) return;
+    if (!log.on || this.plan.hostile) return;
     log.write(rel);
     const bitmap = this.bitmapOf(slot);
     if (bitmap !== null && bitmap[rel >>> 5] & (1 << (rel & 31))) return;
@@ -671,8 +685,12 @@ export class World {
     if (this.logs[0].on && this.plan.guest === 'tables') this.noteSystemPages();
   }
 
+  private loggedSlot(b: number): ModelSlot {
+    return this.model.slots[LOGGED[b % LOGGED.length]];
+  }
+
   private toggleLog(b: number): void {
-    const slot = this.model.slots[b % SLOT_PLANS.length];
+    const slot = this.loggedSlot(b);
     if (!slot.present) return this.say(() => 'nothing');
     this.say(() => `slot ${slot.id} ${slot.logs ? 'stops' : 'starts'} logging`);
     this.setSlot(slot.id, slot.baseGfn, !slot.logs);
@@ -690,17 +708,17 @@ export class World {
     });
     if (logs && !slot.logs) {
       this.logs[id].enable(this.vm.mmu.manualProtect && this.vm.mmu.initiallySet);
-      this.noteTargets();
     } else if (!logs) this.logs[id].disable();
     if (slot.present && slot.baseGfn !== baseGfn) this.model.zapAll();
     if (this.steps > 0 && (!slot.present || slot.baseGfn !== baseGfn)) slot.wasHole = true;
     slot.present = true;
     slot.baseGfn = baseGfn;
     slot.logs = logs;
+    if (logs) this.noteTargets();
   }
 
   private getLog(b: number): void {
-    const slot = this.model.slots[b % SLOT_PLANS.length];
+    const slot = this.loggedSlot(b);
     if (!slot.present || !slot.logs) return this.say(() => 'nothing');
     this.say(() => `the log of slot ${slot.id} is read`);
     const report = pagesOf(this.vm.getDirtyLog(slot.id));
@@ -710,6 +728,7 @@ export class World {
   }
 
   private judgeLog(id: number, verdict: { missing: number[]; unfounded: number[] }): void {
+    if (this.plan.hostile) return;
     for (const page of verdict.missing) this.lose(`page ${page} of slot ${id} is missing from the log`);
     for (const page of verdict.unfounded) {
       // As first merged, the fast fault logged a large mapping's first page, whichever was written.
@@ -720,7 +739,7 @@ export class World {
   }
 
   private clearLog(b: number, c: number): void {
-    const slot = this.model.slots[b % SLOT_PLANS.length];
+    const slot = this.loggedSlot(b);
     if (!slot.present || !slot.logs) return this.say(() => 'nothing');
     const words = Math.ceil(slot.pages / 64);
     const first = (c >>> 4) % words;
@@ -851,6 +870,7 @@ export class World {
 
   /** As a device of the VMM's does: past KVM, so not in the log. */
   private writeFromVmm(b: number, c: number): void {
+    if (this.plan.hostile) return this.editFromVmm(b, c);
     const slot = this.model.slotOf(DATA_GFNS[b % DATA_GFNS.length]);
     if (slot === null || slot.id === 0) return this.say(() => 'nothing');
     const page = slot.hostPage + DATA_GFNS[b % DATA_GFNS.length] - slot.baseGfn;
@@ -864,10 +884,21 @@ export class World {
     if (result === 0) this.model.store(page, offset, serial, 0);
   }
 
+  private editFromVmm(b: number, c: number): void {
+    const plan = ENTRIES[entryOf(b)];
+    const [lo, hi] = editValue(plan, c);
+    this.say(
+      () => `the VMM sets entry ${plan.index} of table ${plan.table} to 0x${hex(hi)}_${hex(lo)}, and KVM doesn't know`,
+    );
+    this.pair[0] = lo;
+    this.pair[1] = hi;
+    this.host.writeUser(this.hva(LOW_HOST_PAGE + plan.table) + 8 * plan.index, this.bytes, 8);
+  }
+
   // ---- checks after each step --------------------------------------------------------------------------------------
 
   private check(): void {
-    if (this.plan.guest === 'tables') this.checkTables();
+    if (this.plan.guest === 'tables' && !this.plan.hostile) this.checkTables();
     const broken = this.vm.verify();
     if (broken.length !== 0) fail(broken.slice(0, 3).join('; '));
     for (let v = 0; v < VCPUS; v++) this.checkTlb(v);
@@ -887,7 +918,7 @@ export class World {
     const root = this.vm.vcpus[v].mmu.root.sp;
     if (this.plan.paging === 'shadow' || this.plan.guest === 'touch') {
       if (this.grants(root, lo, hi, pfn, attr)) return;
-      if (!this.grants(root, lo, hi, pfn, (attr & ATTR_W) | ATTR_NX) || !this.isRightsLegal(v, lo, attr))
+      if (!this.grants(root, lo, hi, pfn, (attr & ATTR_W) | ATTR_NX) || !this.areRightsLegal(v, lo, level, attr))
         fail(`INVARIANT tlb: vCPU ${v} holds 0x${(lo >>> 0).toString(16)}`);
       return;
     }
@@ -897,6 +928,7 @@ export class World {
       if (!this.grants(root, gfn << 12, 0, pfn, needed)) fail(`INVARIANT tlb: vCPU ${v} holds page ${gfn}`);
       return;
     }
+    if (this.plan.hostile) return;
     const end = lo + PAGE * 512 ** (level - 1);
     for (let i = 0; i < VAS.length; i++) {
       const va = VAS[i];
@@ -910,9 +942,12 @@ export class World {
    * A supervisor's write while CR0.WP is clear takes U, and with SMEP execution, from the entry without a flush. A TLB
    * may go on with what the guest's own tables grant.
    */
-  private isRightsLegal(v: number, lo: number, attr: number): boolean {
-    const i = VAS.indexOf(lo);
-    return i >= 0 && this.model.mayHave(v, i, (attr & ATTR_U) !== 0, (attr & ATTR_NX) === 0);
+  private areRightsLegal(v: number, lo: number, level: number, attr: number): boolean {
+    if (this.plan.hostile) return true;
+    const end = lo + PAGE * 512 ** (level - 1);
+    const isLegal = (va: number, i: number): boolean =>
+      va >= lo && va < end && this.model.mayHave(v, i, (attr & ATTR_U) !== 0, (attr & ATTR_NX) === 0);
+    return VAS.some(isLegal);
   }
 
   /** Some gfn that the guest's tables gave leads to the frame. */
@@ -948,6 +983,7 @@ export class World {
 
   /** Compares all memory that is in use. Slow: for the end of a run. */
   checkMemory(): void {
+    if (this.plan.hostile) return;
     const pages = dataHostPages();
     if (this.plan.guest === 'tables') for (let t = FIRST_TABLE; t <= LAST_TABLE; t++) pages.push(LOW_HOST_PAGE + t);
     for (const page of pages) {
@@ -976,6 +1012,10 @@ function touches(vcpu: Vcpu, gfn: number, access: number): boolean {
     if (error instanceof KvmError && error.errno === EFAULT) return false;
     throw error;
   }
+}
+
+function hex(word: number): string {
+  return (word >>> 0).toString(16);
 }
 
 function pagesOf(bitmap: Int32Array): number[] {

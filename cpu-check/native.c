@@ -1,0 +1,136 @@
+/*
+ * Executes single instructions natively: cases on stdin, results on stdout, both arrays of fixed structures. Code runs at
+ * CODE, its memory operands lie in DATA. A case that faults reports vector, error code and address.
+ *
+ *   gcc -O1 -o native native.c && ./native < cases > results
+ */
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#define STATE 0x600000
+#define CODE 0x700000
+#define DATA 0x800000
+#define WINDOW 256
+
+struct registers {
+  uint64_t gpr[16];
+  uint64_t flags;
+  uint32_t mxcsr, pad;
+  uint8_t xmm[16][16];
+};
+
+struct test {
+  uint8_t code[16];
+  uint64_t length;
+  struct registers r;
+  uint8_t data[WINDOW];
+};
+
+struct result {
+  struct registers r;
+  uint8_t data[WINDOW];
+  int64_t vector, error;
+};
+
+/* At STATE: registers to load, registers found, our stack pointer. */
+struct shared {
+  struct registers in, out;
+  uint64_t stack;
+  uint64_t leave;
+};
+
+static struct shared *const shared = (struct shared *)STATE;
+static struct result result;
+static sigjmp_buf back;
+
+/* Loads everything, runs the code; the code ends in a jump to leave. */
+__attribute__((naked, noinline)) static void enter(void) {
+  __asm__ volatile(
+      "pushq %rbx; pushq %rbp; pushq %r12; pushq %r13; pushq %r14; pushq %r15\n"
+      "movq %rsp, 0x600320\n"
+      "ldmxcsr 0x600088\n"
+      "movdqu 0x600090, %xmm0; movdqu 0x6000a0, %xmm1; movdqu 0x6000b0, %xmm2; movdqu 0x6000c0, %xmm3\n"
+      "movdqu 0x6000d0, %xmm4; movdqu 0x6000e0, %xmm5; movdqu 0x6000f0, %xmm6; movdqu 0x600100, %xmm7\n"
+      "movdqu 0x600110, %xmm8; movdqu 0x600120, %xmm9; movdqu 0x600130, %xmm10; movdqu 0x600140, %xmm11\n"
+      "movdqu 0x600150, %xmm12; movdqu 0x600160, %xmm13; movdqu 0x600170, %xmm14; movdqu 0x600180, %xmm15\n"
+      "pushq 0x600080; popfq\n"
+      "movq 0x600000, %rax; movq 0x600008, %rcx; movq 0x600010, %rdx; movq 0x600018, %rbx\n"
+      "movq 0x600020, %rsp; movq 0x600028, %rbp; movq 0x600030, %rsi; movq 0x600038, %rdi\n"
+      "movq 0x600040, %r8; movq 0x600048, %r9; movq 0x600050, %r10; movq 0x600058, %r11\n"
+      "movq 0x600060, %r12; movq 0x600068, %r13; movq 0x600070, %r14; movq 0x600078, %r15\n"
+      "movl $0x700000, 0x600330; movl $0, 0x600334\n"
+      "jmpq *0x600330\n");
+}
+
+__attribute__((naked, noinline)) static void leave(void) {
+  __asm__ volatile(
+      "movq %rax, 0x600190; movq %rcx, 0x600198; movq %rdx, 0x6001a0; movq %rbx, 0x6001a8\n"
+      "movq %rsp, 0x6001b0; movq %rbp, 0x6001b8; movq %rsi, 0x6001c0; movq %rdi, 0x6001c8\n"
+      "movq %r8, 0x6001d0; movq %r9, 0x6001d8; movq %r10, 0x6001e0; movq %r11, 0x6001e8\n"
+      "movq %r12, 0x6001f0; movq %r13, 0x6001f8; movq %r14, 0x600200; movq %r15, 0x600208\n"
+      "movq 0x600320, %rsp; pushfq; popq 0x600210; cld; stmxcsr 0x600218\n"
+      "movdqu %xmm0, 0x600220; movdqu %xmm1, 0x600230; movdqu %xmm2, 0x600240; movdqu %xmm3, 0x600250\n"
+      "movdqu %xmm4, 0x600260; movdqu %xmm5, 0x600270; movdqu %xmm6, 0x600280; movdqu %xmm7, 0x600290\n"
+      "movdqu %xmm8, 0x6002a0; movdqu %xmm9, 0x6002b0; movdqu %xmm10, 0x6002c0; movdqu %xmm11, 0x6002d0\n"
+      "movdqu %xmm12, 0x6002e0; movdqu %xmm13, 0x6002f0; movdqu %xmm14, 0x600300; movdqu %xmm15, 0x600310\n"
+      "popq %r15; popq %r14; popq %r13; popq %r12; popq %rbp; popq %rbx; ret\n");
+}
+
+static void handler(int signal, siginfo_t *info, void *context) {
+  static const int order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                                REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+  ucontext_t *u = context;
+  (void)signal, (void)info;
+  for (int i = 0; i < 16; i++) result.r.gpr[i] = u->uc_mcontext.gregs[order[i]];
+  result.r.flags = u->uc_mcontext.gregs[REG_EFL];
+  memcpy(result.r.xmm, u->uc_mcontext.fpregs->_xmm, 256);
+  result.r.mxcsr = u->uc_mcontext.fpregs->mxcsr;
+  result.vector = u->uc_mcontext.gregs[REG_TRAPNO];
+  result.error = u->uc_mcontext.gregs[REG_ERR];
+  siglongjmp(back, 1);
+}
+
+int main(void) {
+  int prot = PROT_READ | PROT_WRITE;
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+  mmap((void *)STATE, 4096, prot, flags, -1, 0);
+  mmap((void *)CODE, 4096, prot | PROT_EXEC, flags, -1, 0);
+  mmap((void *)(DATA - 65536), 131072, prot, flags, -1, 0);
+  stack_t stack = {.ss_sp = malloc(65536), .ss_size = 65536};
+  sigaltstack(&stack, 0);
+  struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+  int signals[] = {SIGSEGV, SIGILL, SIGFPE, SIGBUS, SIGTRAP};
+  for (int i = 0; i < 5; i++) sigaction(signals[i], &action, 0);
+  struct test t;
+  uint8_t *code = (uint8_t *)CODE;
+  while (fread(&t, sizeof t, 1, stdin) == 1) {
+    memcpy(code, t.code, t.length);
+    uint8_t *end = code + t.length;
+    /* jmp *0(%rip), then the address */
+    memcpy(end, "\xff\x25\0\0\0\0", 6);
+    uint64_t target = (uint64_t)leave;
+    memcpy(end + 6, &target, 8);
+    shared->in = t.r;
+    memcpy((void *)DATA, t.data, WINDOW);
+    memset(&result, 0, sizeof result);
+    result.vector = -1;
+    if (!sigsetjmp(back, 0)) {
+      enter();
+      result.r = shared->out;
+    } else {
+      uint32_t mxcsr = 0x1f80;
+      __asm__ volatile("cld; ldmxcsr %0" ::"m"(mxcsr));
+    }
+    memcpy(result.data, (void *)DATA, WINDOW);
+    fwrite(&result, sizeof result, 1, stdout);
+  }
+  return 0;
+}

@@ -1,0 +1,31 @@
+/** The state after reset, except that execution starts nowhere: a loader sets CS, RIP and the control registers. */
+import type { CpuState } from './cpu-state.ts';
+import {
+  CR0,
+  DR6,
+  DR7,
+  FCW,
+  FLAG_RESULT,
+  GDTR_LIMIT,
+  IDTR_LIMIT,
+  MXCSR,
+  NO_EXCEPTION,
+  PAT,
+  PENDING_VECTOR,
+  STATE_BYTES,
+} from './state.ts';
+
+export function resetState(state: CpuState): void {
+  const { state: base } = state.layout;
+  state.bytes.fill(0, base, base + STATE_BYTES);
+  state.setPair(FLAG_RESULT, 1, 0);
+  state.set(PENDING_VECTOR, NO_EXCEPTION);
+  state.set(CR0, 0x60000010);
+  state.set(GDTR_LIMIT, 0xffff);
+  state.set(IDTR_LIMIT, 0xffff);
+  state.set(DR6, 0xffff0ff0 | 0);
+  state.set(DR7, 0x400);
+  state.set(MXCSR, 0x1f80);
+  state.set(FCW, 0x37f);
+  state.setPair(PAT, 0x00070406, 0x00070406);
+}

@@ -1,0 +1,215 @@
+/** SSE and SSE2, without what touches MMX registers. */
+import * as c from '../semantics/scalar.ts';
+import * as v from '../semantics/vector.ts';
+import type { Semantics } from '../stage.ts';
+import { type Row, row } from './row.ts';
+
+/** An operation in its four encodings: packed and scalar, float and double. */
+function four(name: string, opcode: string, packedF32: number, packedF64: number, f32: number, f64: number): Row[] {
+  return [
+    row(`${name}ps`, `np 0f ${opcode} /r`, 'Vo,Wo', v.direct(packedF32), 'aligned'),
+    row(`${name}pd`, `66 0f ${opcode} /r`, 'Vo,Wo', v.direct(packedF64), 'aligned'),
+    row(`${name}ss`, `f3 0f ${opcode} /r`, 'Vd,Wd', c.arithmetic(f32, f64)),
+    row(`${name}sd`, `f2 0f ${opcode} /r`, 'Vq,Wq', c.arithmetic(f32, f64)),
+  ].flat();
+}
+
+/** PMIN and PMAX of WebAssembly are those of SSE with the operands swapped. */
+function extremes(name: string, opcode: string, packed32: number, packed64: number, f32: number, f64: number): Row[] {
+  return [
+    row(`${name}ps`, `np 0f ${opcode} /r`, 'Vo,Wo', v.swapped(packed32), 'aligned'),
+    row(`${name}pd`, `66 0f ${opcode} /r`, 'Vo,Wo', v.swapped(packed64), 'aligned'),
+    row(`${name}ss`, `f3 0f ${opcode} /r`, 'Vd,Wd', c.extreme(f32, f64)),
+    row(`${name}sd`, `f2 0f ${opcode} /r`, 'Vq,Wq', c.extreme(f32, f64)),
+  ].flat();
+}
+
+/** A packed integer operation. */
+const integer = (name: string, opcode: string, semantics: Semantics): Row[] =>
+  row(name, `66 0f ${opcode} /r`, 'Vo,Wo', semantics, 'aligned');
+
+/** A logical operation, whose float and double forms are the same. */
+const logic = (name: string, opcode: string, semantics: Semantics): Row[] =>
+  ['np', '66'].flatMap((prefix) => row(name, `${prefix} 0f ${opcode} /r`, 'Vo,Wo', semantics, 'aligned'));
+
+function laneShift(name: string, digit: number, group: string, opcode: string, simd: number, bits: number): Row[] {
+  return [
+    row(`${name}i`, `66 0f ${group} /${digit} reg`, 'Uo,Ib', v.shiftByImmediate(simd, bits)),
+    integer(name, opcode, v.shiftByVector(simd, bits)),
+  ].flat();
+}
+
+const AND = v.direct(0x4e);
+const ANDNOT = v.swapped(0x4f);
+const OR = v.direct(0x50);
+const XOR = v.direct(0x51);
+const UNPACK_32_LOW = v.unpack(4, false);
+const UNPACK_32_HIGH = v.unpack(4, true);
+const UNPACK_64_LOW = v.unpack(8, false);
+const UNPACK_64_HIGH = v.unpack(8, true);
+
+export const SSE: readonly Row[] = [
+  // Moves
+  ['np', '66'].flatMap((p) =>
+    [
+      row('movups', `${p} 0f 10 /r`, 'Vo,Wo', v.MOVE),
+      row('movups', `${p} 0f 11 /r`, 'Wo,Vo', v.MOVE),
+      row('movaps', `${p} 0f 28 /r`, 'Vo,Wo', v.MOVE_ALIGNED, 'aligned'),
+      row('movaps', `${p} 0f 29 /r`, 'Wo,Vo', v.MOVE_ALIGNED, 'aligned'),
+      row('movnt', `${p} 0f 2b /r mem`, 'Mo,Vo', v.MOVE_ALIGNED, 'aligned'),
+      row('movlps', `${p} 0f 12 /r mem`, 'Vq,Mq', c.STORE_LOW),
+      row('movlps', `${p} 0f 13 /r mem`, 'Mq,Vq', c.STORE_LOW),
+      row('movhps', `${p} 0f 16 /r mem`, 'Vo,Mq', c.LOAD_HIGH),
+      row('movhps-store', `${p} 0f 17 /r mem`, 'Mq,Vo', c.STORE_HIGH),
+    ].flat(),
+  ),
+  row('unpcklps', 'np 0f 14 /r', 'Vo,Wo', UNPACK_32_LOW, 'aligned'),
+  row('unpcklpd', '66 0f 14 /r', 'Vo,Wo', UNPACK_64_LOW, 'aligned'),
+  row('unpckhps', 'np 0f 15 /r', 'Vo,Wo', UNPACK_32_HIGH, 'aligned'),
+  row('unpckhpd', '66 0f 15 /r', 'Vo,Wo', UNPACK_64_HIGH, 'aligned'),
+  row('movhlps', 'np 0f 12 /r reg', 'Vo,Uo', c.MOVHLPS),
+  row('movlhps', 'np 0f 16 /r reg', 'Vo,Uo', c.MOVLHPS),
+  row('movss', 'f3 0f 10 /r', 'Vo,Wd', c.MOVE_SCALAR),
+  row('movsd.f', 'f2 0f 10 /r', 'Vo,Wq', c.MOVE_SCALAR),
+  row('movss-store', 'f3 0f 11 /r', 'Wd,Vd', c.STORE_LOW),
+  row('movsd-store', 'f2 0f 11 /r', 'Wq,Vq', c.STORE_LOW),
+  row('movdqa', '66 0f 6f /r', 'Vo,Wo', v.MOVE_ALIGNED, 'aligned'),
+  row('movdqa', '66 0f 7f /r', 'Wo,Vo', v.MOVE_ALIGNED, 'aligned'),
+  row('movdqu', 'f3 0f 6f /r', 'Vo,Wo', v.MOVE),
+  row('movdqu', 'f3 0f 7f /r', 'Wo,Vo', v.MOVE),
+  row('movntdq', '66 0f e7 /r mem', 'Mo,Vo', v.MOVE_ALIGNED, 'aligned'),
+  row('movnti', 'np 0f c3 /r mem', 'My,Gy', c.STORE_LOW),
+  row('movd', '66 0f 6e /r', 'Vo,Ey', c.MOVE_CLEAR),
+  row('movd-store', '66 0f 7e /r', 'Ey,Vy', c.STORE_LOW),
+  row('movq', 'f3 0f 7e /r', 'Vo,Wq', c.MOVE_CLEAR),
+  row('movq-store', '66 0f d6 /r mem', 'Mq,Vq', c.STORE_LOW),
+  row('movq', '66 0f d6 /r reg', 'Uo,Vq', c.MOVE_CLEAR),
+  row('movmskps', 'np 0f 50 /r reg', 'Gd,Uo', v.mask(0xa4)),
+  row('movmskpd', '66 0f 50 /r reg', 'Gd,Uo', v.mask(0xc4)),
+  row('pmovmskb', '66 0f d7 /r reg', 'Gd,Uo', v.mask(0x64)),
+
+  // Floating point
+  four('add', '58', 0xe4, 0xf0, 0x92, 0xa0),
+  four('mul', '59', 0xe6, 0xf2, 0x94, 0xa2),
+  four('sub', '5c', 0xe5, 0xf1, 0x93, 0xa1),
+  four('div', '5e', 0xe7, 0xf3, 0x95, 0xa3),
+  extremes('min', '5d', 0xea, 0xf6, 0x5d, 0x63),
+  extremes('max', '5f', 0xeb, 0xf7, 0x5e, 0x64),
+  row(
+    'sqrtps',
+    'np 0f 51 /r',
+    'Vo,Wo',
+    v.packedUnary((b) => v.v1(0xe3, b)),
+    'aligned',
+  ),
+  row(
+    'sqrtpd',
+    '66 0f 51 /r',
+    'Vo,Wo',
+    v.packedUnary((b) => v.v1(0xef, b)),
+    'aligned',
+  ),
+  row('sqrtss', 'f3 0f 51 /r', 'Vd,Wd', c.SQRT),
+  row('sqrtsd', 'f2 0f 51 /r', 'Vq,Wq', c.SQRT),
+  row('rcpss', 'f3 0f 53 /r', 'Vd,Wd', c.RCPSS, 'inexact'),
+  row('rsqrtss', 'f3 0f 52 /r', 'Vd,Wd', c.RSQRTSS, 'inexact'),
+  row('rcpps', 'np 0f 53 /r', 'Vo,Wo', c.RCPPS, 'aligned inexact'),
+  row('rsqrtps', 'np 0f 52 /r', 'Vo,Wo', c.RSQRTPS, 'aligned inexact'),
+  logic('andps', '54', AND),
+  logic('andnps', '55', ANDNOT),
+  logic('orps', '56', OR),
+  logic('xorps', '57', XOR),
+  row('cmpps', 'np 0f c2 /r', 'Vo,Wo,Ib', v.comparePacked(0x41, 0x43, 0x45), 'aligned'),
+  row('cmppd', '66 0f c2 /r', 'Vo,Wo,Ib', v.comparePacked(0x47, 0x49, 0x4b), 'aligned'),
+  row('cmpss', 'f3 0f c2 /r', 'Vd,Wd,Ib', c.compareScalar),
+  row('cmpsd.f', 'f2 0f c2 /r', 'Vq,Wq,Ib', c.compareScalar),
+  row('comiss', 'np 0f 2e /r', 'Vd,Wd', c.COMIS),
+  row('comisd', '66 0f 2e /r', 'Vq,Wq', c.COMIS),
+  row('comiss', 'np 0f 2f /r', 'Vd,Wd', c.COMIS),
+  row('comisd', '66 0f 2f /r', 'Vq,Wq', c.COMIS),
+  row('cvtsi2ss', 'f3 0f 2a /r', 'Vd,Ey', c.FROM_INTEGER),
+  row('cvtsi2sd', 'f2 0f 2a /r', 'Vq,Ey', c.FROM_INTEGER),
+  row('cvttss2si', 'f3 0f 2c /r', 'Gy,Wd', c.toInteger(true)),
+  row('cvttsd2si', 'f2 0f 2c /r', 'Gy,Wq', c.toInteger(true)),
+  row('cvtss2si', 'f3 0f 2d /r', 'Gy,Wd', c.toInteger(false)),
+  row('cvtsd2si', 'f2 0f 2d /r', 'Gy,Wq', c.toInteger(false)),
+  row('cvtps2pd', 'np 0f 5a /r', 'Vo,Wq', c.CVTPS2PD),
+  row('cvtpd2ps', '66 0f 5a /r', 'Vo,Wo', c.CVTPD2PS, 'aligned'),
+  row('cvtss2sd', 'f3 0f 5a /r', 'Vq,Wd', c.CVTSS2SD),
+  row('cvtsd2ss', 'f2 0f 5a /r', 'Vd,Wq', c.CVTSD2SS),
+  row('cvtdq2ps', 'np 0f 5b /r', 'Vo,Wo', c.CVTDQ2PS, 'aligned'),
+  row('cvtps2dq', '66 0f 5b /r', 'Vo,Wo', c.toIntegers(false), 'aligned'),
+  row('cvttps2dq', 'f3 0f 5b /r', 'Vo,Wo', c.toIntegers(true), 'aligned'),
+  row('cvttpd2dq', '66 0f e6 /r', 'Vo,Wo', c.doublesToIntegers(true), 'aligned'),
+  row('cvtdq2pd', 'f3 0f e6 /r', 'Vo,Wq', c.CVTDQ2PD),
+  row('cvtpd2dq', 'f2 0f e6 /r', 'Vo,Wo', c.doublesToIntegers(false), 'aligned'),
+  row('shufps', 'np 0f c6 /r', 'Vo,Wo,Ib', v.SHUFPS, 'aligned'),
+  row('shufpd', '66 0f c6 /r', 'Vo,Wo,Ib', v.SHUFPD, 'aligned'),
+
+  // Integers
+  integer('punpcklbw', '60', v.unpack(1, false)),
+  integer('punpcklwd', '61', v.unpack(2, false)),
+  integer('punpckldq', '62', UNPACK_32_LOW),
+  integer('packsswb', '63', v.direct(0x65)),
+  integer('pcmpgtb', '64', v.direct(0x27)),
+  integer('pcmpgtw', '65', v.direct(0x31)),
+  integer('pcmpgtd', '66', v.direct(0x3b)),
+  integer('packuswb', '67', v.direct(0x66)),
+  integer('punpckhbw', '68', v.unpack(1, true)),
+  integer('punpckhwd', '69', v.unpack(2, true)),
+  integer('punpckhdq', '6a', UNPACK_32_HIGH),
+  integer('packssdw', '6b', v.direct(0x85)),
+  integer('punpcklqdq', '6c', UNPACK_64_LOW),
+  integer('punpckhqdq', '6d', UNPACK_64_HIGH),
+  row('pshufd', '66 0f 70 /r', 'Vo,Wo,Ib', v.PSHUFD, 'aligned'),
+  row('pshufhw', 'f3 0f 70 /r', 'Vo,Wo,Ib', v.shuffleWords(true), 'aligned'),
+  row('pshuflw', 'f2 0f 70 /r', 'Vo,Wo,Ib', v.shuffleWords(false), 'aligned'),
+  integer('pcmpeqb', '74', v.direct(0x23)),
+  integer('pcmpeqw', '75', v.direct(0x2d)),
+  integer('pcmpeqd', '76', v.direct(0x37)),
+  row('pinsrw', '66 0f c4 /r reg', 'Vo,Ed,Ib', v.PINSRW),
+  row('pinsrw', '66 0f c4 /r mem', 'Vo,Mw,Ib', v.PINSRW),
+  row('pextrw', '66 0f c5 /r reg', 'Gd,Uo,Ib', v.PEXTRW),
+  laneShift('psrlw', 2, '71', 'd1', 0x8d, 16),
+  laneShift('psraw', 4, '71', 'e1', 0x8c, 16),
+  laneShift('psllw', 6, '71', 'f1', 0x8b, 16),
+  laneShift('psrld', 2, '72', 'd2', 0xad, 32),
+  laneShift('psrad', 4, '72', 'e2', 0xac, 32),
+  laneShift('pslld', 6, '72', 'f2', 0xab, 32),
+  laneShift('psrlq', 2, '73', 'd3', 0xcd, 64),
+  laneShift('psllq', 6, '73', 'f3', 0xcb, 64),
+  row('psrldq', '66 0f 73 /3 reg', 'Uo,Ib', v.shiftBytes(false)),
+  row('pslldq', '66 0f 73 /7 reg', 'Uo,Ib', v.shiftBytes(true)),
+  integer('paddq', 'd4', v.direct(0xce)),
+  integer('pmullw', 'd5', v.direct(0x95)),
+  integer('psubusb', 'd8', v.direct(0x73)),
+  integer('psubusw', 'd9', v.direct(0x93)),
+  integer('pminub', 'da', v.direct(0x77)),
+  integer('pand', 'db', AND),
+  integer('paddusb', 'dc', v.direct(0x70)),
+  integer('paddusw', 'dd', v.direct(0x90)),
+  integer('pmaxub', 'de', v.direct(0x79)),
+  integer('pandn', 'df', ANDNOT),
+  integer('pavgb', 'e0', v.direct(0x7b)),
+  integer('pavgw', 'e3', v.direct(0x9b)),
+  integer('pmulhuw', 'e4', v.highProducts(0xbe, 0xbf)),
+  integer('pmulhw', 'e5', v.highProducts(0xbc, 0xbd)),
+  integer('psubsb', 'e8', v.direct(0x72)),
+  integer('psubsw', 'e9', v.direct(0x92)),
+  integer('pminsw', 'ea', v.direct(0x96)),
+  integer('por', 'eb', OR),
+  integer('paddsb', 'ec', v.direct(0x6f)),
+  integer('paddsw', 'ed', v.direct(0x8f)),
+  integer('pmaxsw', 'ee', v.direct(0x98)),
+  integer('pxor', 'ef', XOR),
+  integer('pmuludq', 'f4', v.PMULUDQ),
+  integer('pmaddwd', 'f5', v.direct(0xba)),
+  integer('psadbw', 'f6', v.PSADBW),
+  integer('psubb', 'f8', v.direct(0x71)),
+  integer('psubw', 'f9', v.direct(0x91)),
+  integer('psubd', 'fa', v.direct(0xb1)),
+  integer('psubq', 'fb', v.direct(0xd1)),
+  integer('paddb', 'fc', v.direct(0x6e)),
+  integer('paddw', 'fd', v.direct(0x8e)),
+  integer('paddd', 'fe', v.direct(0xae)),
+].flat();
