@@ -37,7 +37,7 @@ export interface FuzzReport {
 }
 
 /** An execution may take this long. */
-const TOO_LONG_MS = 20_000;
+const TOO_LONG_MS = 60_000;
 const MAX_FINDINGS = 20;
 
 export async function fuzz(fuzzer: Fuzzer, options: FuzzOptions): Promise<FuzzReport> {

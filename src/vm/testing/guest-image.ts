@@ -142,6 +142,11 @@ export function vaOf(b: number): number {
   return b & 0x300 ? HOT_VAS[b % HOT_VAS.length] : b % VAS.length;
 }
 
+/** Index in DATA_GFNS of the frame that a guest without tables touches: half of the time in slot 1's large pages. */
+export function touchedOf(b: number): number {
+  return b % (b & 0x100 ? 12 : DATA_GFNS.length);
+}
+
 /** Index in ENTRIES of the entry that an operation's argument stands for. */
 export function entryOf(b: number): number {
   return b & 0x100 ? HOT_ENTRIES[b % HOT_ENTRIES.length] : b % ENTRIES.length;

@@ -70,6 +70,7 @@ import {
   STUB_WRITE,
   TSS_BASE,
   USER_CODE,
+  touchedOf,
   vaOf,
   VAS,
   WORDS_PER_PAGE,
@@ -302,7 +303,7 @@ export class World {
   private touch(a: number, b: number): void {
     const v = a & 1;
     const access = ((a >>> 1) & 3) % 3;
-    const gfn = DATA_GFNS[b % DATA_GFNS.length];
+    const gfn = DATA_GFNS[touchedOf(b)];
     const offset = DATA_OFFSETS[(a >>> 3) % DATA_OFFSETS.length];
     this.say(() => `vCPU ${v} ${ACCESS_NAMES[access]} gfn ${gfn}`);
     const vcpu = this.vm.vcpus[v];
@@ -461,12 +462,16 @@ export class World {
       for (let n = 0; n < model.foundCount; n++)
         if (model.found[n].hostPage === landed.hostPage) this.noteFault(model.found[n]);
     this.requireFlags(ACCESS_WRITE);
-    if (this.isOnPath(this.landed)) {
-      // It overwrote an entry of its own path, in which the walk had set A and D before.
-      model.addFlags(this.landed, this.landed === this.allowedD ? PTE_A | PTE_D : PTE_A);
-      model.refresh();
-    }
+    if (isTablePage(landed.hostPage)) this.settleFlags();
     model.store(landed.hostPage, offset, serial, 0);
+  }
+
+  /** The write hit a table, perhaps an entry of its own path: the flags that the walk set there came before it. */
+  private settleFlags(): void {
+    this.checkTables(this.landed);
+    if (!this.isOnPath(this.landed)) return;
+    this.model.addFlags(this.landed, this.landed === this.allowedD ? PTE_A | PTE_D : PTE_A);
+    this.model.refresh();
   }
 
   /** Contents of memory as the host has them. */
@@ -605,7 +610,7 @@ export class World {
   }
 
   /** The guest's tables are what the model has, but for A and D where they may appear. */
-  private checkTables(): void {
+  private checkTables(except = -1): void {
     const { model, entryWords, tablePfns } = this;
     const { phys } = this.host;
     for (let gfn = FIRST_TABLE; gfn <= LAST_TABLE; gfn++)
@@ -616,7 +621,7 @@ export class World {
       const gfn = ((at / WORDS_PER_PAGE) | 0) - LOW_HOST_PAGE;
       const word = phys.read32(tablePfns[gfn], (at % WORDS_PER_PAGE) * 4);
       const added = word ^ model.words[at];
-      if (added === 0) continue;
+      if (added === 0 || at === except) continue;
       const index = (at % WORDS_PER_PAGE) >>> 1;
       if ((added & ~(PTE_A | PTE_D)) !== 0 || (added & model.words[at]) !== 0)
         fail(`entry ${index} of table ${gfn} changed by 0x${(added >>> 0).toString(16)}`);
