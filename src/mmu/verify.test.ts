@@ -1,12 +1,13 @@
 import { expect, it } from 'vitest';
-import { ENTRIES, editValue, L2A, T1, T2, VAS } from '../vm/testing/guest-image.ts';
-import { type Op, OP_NAMES, World } from '../vm/testing/world.ts';
+import { DATA_GFNS, ENTRIES, editArgument, L2A, T1, T2, VAS } from '../vm/testing/guest-image.ts';
+import { type Op, OP_NAMES } from '../vm/testing/world-plan.ts';
+import { World } from '../vm/testing/world.ts';
 import type { Mmu } from './mmu.ts';
 import { prepareZapPage } from './page-zap.ts';
 import { POLICIES } from './policy.ts';
 import { ROLE_CR0_WP } from './role.ts';
 import { hashBucket } from './shadow-pages.ts';
-import { SPTE_HOST_WRITABLE, SPTE_MMU_WRITABLE, SPTE_P, SPTE_W } from './spte.ts';
+import { SPTE_HOST_WRITABLE, SPTE_MMU_WRITABLE, SPTE_P, SPTE_PSE, SPTE_W } from './spte.ts';
 import { verify } from './verify.ts';
 
 const READ = 0;
@@ -28,7 +29,7 @@ function direct(...more: Op[]): World {
     mayLose: false,
     hostile: false,
   });
-  for (const one of [op('access', READ, 0), op('access', WRITE, 12), ...more]) world.step(one);
+  for (const one of [op('access', READ, 0), op('access', WRITE, DATA_GFNS.indexOf(2048)), ...more]) world.step(one);
   return world;
 }
 
@@ -57,11 +58,7 @@ function shadowed(): World {
 /** The edit that lets entry `index` of T2 map a frame with all rights. */
 function map(index: number, gfn: number): Op {
   const n = ENTRIES.findIndex((entry) => entry.table === T2 && entry.index === index);
-  const wanted = (gfn << 12) | 0x67;
-  for (let c = 0; ; c++) {
-    const [lo, hi] = editValue(ENTRIES[n], c);
-    if (lo === wanted && hi === 0) return op('edit', 0, n, c);
-  }
+  return op('edit', 0, n, editArgument(ENTRIES[n], (gfn << 12) | 0x67));
 }
 
 /** The entries of the first vCPU's tables on the way to an address, root first. */
@@ -123,6 +120,8 @@ it.each<[name: string, what: string, world: () => World, corrupt: (mmu: Mmu) => 
   ['tracked', 'a frame that is no table is tracked', shadowed, (m) => void slot(m, 600).gfnTrack![600 - 512]++],
   ['lpage', 'large mappings are forbidden without a reason', direct, (m) => void slot(m, 1024).lpageInfo[0][1]++],
   ['lpage', 'large mappings of a shadowed table are allowed', shadowed, (m) => void slot(m, T1).lpageInfo[0][0]--],
+  ['lpage', 'a small entry says it is large', direct, (m) => set(m, leaf(m, SMALL), SPTE_PSE)],
+  ['nx', 'a large entry is executable', direct, (m) => void (m.nxHugePages = true)],
   ['writable', 'W without MMU-writable', direct, (m) => clear(m, leaf(m, SMALL), SPTE_MMU_WRITABLE)],
   ['writable', 'MMU-writable without host-writable', direct, (m) => clear(m, leaf(m, SMALL), SPTE_HOST_WRITABLE)],
   [

@@ -16,6 +16,7 @@
  *     I10  counters    pages_4k/2m/1g, mmu_unsync, nx_lpage_splits, used and indirect pages are what there is
  *     I12  roots       a page counts the vCPUs' roots that name it; a zapped root awaits the request that drops it
  *     I14  generation  pages on the active list are not invalid; obsolete ones are its oldest
+ *          nx          no large leaf is executable under nx_huge_pages
  *          mmio        what is neither present nor empty is an MMIO entry
  *
  * The numbers are those of the reference's distilled invariants. I1, I3, I11 and I13 are not of a state but of a run:
@@ -38,6 +39,7 @@ import {
 } from './role.ts';
 import { childOf, indexOf, spOf } from './shadow-pages.ts';
 import {
+  isExecutable,
   isLarge,
   isLast,
   isMmioSpte,
@@ -47,6 +49,7 @@ import {
   SPTE_HOST_WRITABLE,
   SPTE_MMU_PRESENT,
   SPTE_MMU_WRITABLE,
+  SPTE_PSE,
   SPTE_W,
 } from './spte.ts';
 import type { MmuVcpu } from './vcpu.ts';
@@ -219,7 +222,7 @@ class Verifier {
     for (let at = start; at < start + 16; at += 2) {
       const lo = words[at];
       if (lo === 0) continue;
-      const rights = lo & (SPTE_MMU_PRESENT | SPTE_W | SPTE_MMU_WRITABLE | SPTE_HOST_WRITABLE);
+      const rights = lo & (WRITABLE | SPTE_PSE);
       const isUsual = rights === WRITABLE || rights === (WRITABLE & ~SPTE_W);
       if (isUsual && heads[(at >>> 1) + offset] === at >>> 1) this.leaves[1]++;
       else this.checkEntry(sp, at);
@@ -248,6 +251,7 @@ class Verifier {
     if (heads[at] !== sptep && !this.isListed(heads, at, sptep))
       this.report('rmap', `entry ${sptep} is not in the list of gfn ${gfn}, level ${level}`);
     if (level > 1) this.checkLarge(slot, sptep, lo, gfn, level);
+    else if (isLarge(lo)) this.report('lpage', `entry ${sptep} of level 1 says it is large`);
   }
 
   private slotAt(role: number, gfn: number): MemSlot | null {
@@ -263,6 +267,8 @@ class Verifier {
     if (isEdge(slot, level, at)) this.report('lpage', `large entry ${sptep} of gfn ${gfn} sticks out of its slot`);
     else if (lo & (SPTE_W | SPTE_MMU_WRITABLE) && slot.lpageInfo[level - 2][at] !== 0)
       this.report('lpage', `large entry ${sptep} of gfn ${gfn} may write a shadowed table`);
+    if (mmu.nxHugePages && isExecutable(mmu.arena.words[(sptep << 1) + 1]))
+      this.report('nx', `large entry ${sptep} of gfn ${gfn} is executable`);
     const mayBeWritable = mmu.manualProtect && mmu.initiallySet;
     if (slot.logsDirty && isWritable(lo) && !mayBeWritable && mmu.policy.fastFaultLarge === 'guarded')
       this.report('logged', `large entry ${sptep} of gfn ${gfn} is writable`);
@@ -405,8 +411,13 @@ class Verifier {
     const { lists } = this.mmu;
     for (let level = 1; level <= MAX_LEVEL; level++) {
       const heads = slot.rmap[level - 1];
-      for (let at = 0; at < heads.length; at++) {
-        if (heads[at] === 0) continue;
+      const { length } = heads;
+      for (let at = 0; at < length; at++) {
+        if (heads[at] === 0) {
+          // Most are empty: on by four.
+          while (at + 4 < length && (heads[at + 1] | heads[at + 2] | heads[at + 3] | heads[at + 4]) === 0) at += 4;
+          continue;
+        }
         this.listedLeaves += heads[at] > 0 ? 1 : lists.count(heads, at);
         this.checkListed(heads, at, level);
       }
@@ -482,10 +493,18 @@ class Verifier {
   private countTracked(): number {
     let sum = 0;
     for (const set of this.mmu.slots)
-      for (const { gfnTrack } of set.slots)
-        if (gfnTrack !== null) for (let i = 0; i < gfnTrack.length; i++) sum += gfnTrack[i];
+      for (const { gfnTrack } of set.slots) if (gfnTrack !== null) sum += sumOf(gfnTrack);
     return sum;
   }
+}
+
+function sumOf(counts: Uint16Array): number {
+  const { length } = counts;
+  let sum = 0;
+  let i = 0;
+  for (; i + 4 <= length; i += 4) sum += counts[i] + counts[i + 1] + counts[i + 2] + counts[i + 3];
+  for (; i < length; i++) sum += counts[i];
+  return sum;
 }
 
 /** Entry `at` of a slot's table of `level` covers frames outside of the slot, or host and guest don't match. */

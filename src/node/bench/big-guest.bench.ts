@@ -22,10 +22,10 @@ export const BIG_GUESTS: readonly BigGuestSize[] = [
 ];
 export const QUICK_BIG_GUESTS: readonly BigGuestSize[] = [
   { gib: 64, level: 2 },
-  { gib: 4, level: 1 },
+  { gib: 16, level: 1 },
 ];
 
-/** Milliseconds, and bytes that the process grew by: after mapping all, and at most. */
+/** Milliseconds, and bytes that the process grew by at most. */
 export interface BigGuestRun {
   readonly yardstick: number;
   readonly mapMs: number;
@@ -33,7 +33,6 @@ export interface BigGuestRun {
   readonly writeMs: number;
   readonly getMs: number;
   readonly stopMs: number;
-  readonly mappedBytes: number;
   readonly peakBytes: number;
 }
 
@@ -47,19 +46,16 @@ export function runBigGuest(size: BigGuestSize): BigGuestRun {
 const WARMUP_GUESTS = 4;
 
 function runOnce({ gib, level }: BigGuestSize): BigGuestRun {
-  globalThis.gc?.();
   const yardstick = median(Array.from({ length: 5 }, yardstickNs));
   const before = process.memoryUsage.rss();
   const guest = new Guest(gib * GIB, level);
   const mapMs = msOf(() => guest.touchEach(level === 2 ? 512 : 1, READ));
-  globalThis.gc?.();
-  const mappedBytes = process.memoryUsage.rss() - before;
   const startMs = msOf(() => guest.startLog());
   const writeMs = msOf(() => guest.touchEach(100, WRITE));
   const getMs = msOf(() => void guest.vm.getDirtyLog(0));
   const stopMs = msOf(() => guest.stopLog());
   const peakBytes = process.resourceUsage().maxRSS * 1024 - before;
-  return { yardstick, mapMs, startMs, writeMs, getMs, stopMs, mappedBytes, peakBytes };
+  return { yardstick, mapMs, startMs, writeMs, getMs, stopMs, peakBytes };
 }
 
 function msOf(work: () => void): number {
@@ -71,7 +67,7 @@ export const BIG_GUEST_ARGUMENT = '--one-big-guest';
 
 /** In a process of its own. */
 export function spawnBigGuest(script: string, size: BigGuestSize): BigGuestRun {
-  const child = spawnSync(process.execPath, ['--expose-gc', script, BIG_GUEST_ARGUMENT, JSON.stringify(size)], {
+  const child = spawnSync(process.execPath, [script, BIG_GUEST_ARGUMENT, JSON.stringify(size)], {
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'inherit'],
   });
@@ -79,12 +75,16 @@ export function spawnBigGuest(script: string, size: BigGuestSize): BigGuestRun {
   return JSON.parse(child.stdout) as BigGuestRun;
 }
 
-/** What is held against targets and the baseline. 24 bytes a page are meant for 4 KiB mappings. */
+/**
+ * What is held against targets and the baseline. Memory is the growth of the process at its highest, with what the tables
+ * were copied from as they grew; 24 bytes a page are meant for 4 KiB mappings.
+ */
 export function bigGuestFigures(size: BigGuestSize): { figure: Figure; of: (run: BigGuestRun) => number }[] {
   const { gib, level } = size;
+  // Few samples: the tolerances are wide.
   const name = `${gib} GiB in ${level === 2 ? '2 MiB' : '4 KiB'} pages`;
-  const time = { unit: 'ms/GiB', better: 'lower', timed: true, tolerance: 2, prepare: never } as const;
-  const memory = { better: 'lower', timed: false, tolerance: 1.15, prepare: never } as const;
+  const time = { unit: 'ms/GiB', better: 'lower', timed: true, tolerance: 3, prepare: never } as const;
+  const memory = { better: 'lower', timed: false, tolerance: 1.4, prepare: never } as const;
   const pages = (gib * GIB) / 4096;
   const small = level === 1;
   return [
@@ -93,14 +93,15 @@ export function bigGuestFigures(size: BigGuestSize): { figure: Figure; of: (run:
     { figure: { ...time, name: `${name}: write 1 %`, target: null }, of: (run) => run.writeMs / gib },
     { figure: { ...time, name: `${name}: get log`, target: 3 }, of: (run) => run.getMs / gib },
     { figure: { ...time, name: `${name}: log stop`, target: null }, of: (run) => run.stopMs / gib },
-    {
-      figure: { ...memory, name: `${name}: mapped`, unit: 'B/page', target: small ? 24 : null },
-      of: (run) => run.mappedBytes / pages,
-    },
-    {
-      figure: { ...memory, name: `${name}: at most`, unit: 'MiB', target: null },
-      of: (run) => run.peakBytes / 2 ** 20,
-    },
+    small
+      ? {
+          figure: { ...memory, name: `${name}: at most`, unit: 'B/page', target: 24 },
+          of: (run) => run.peakBytes / pages,
+        }
+      : {
+          figure: { ...memory, name: `${name}: at most`, unit: 'MiB', target: null },
+          of: (run) => run.peakBytes / 2 ** 20,
+        },
   ];
 }
 

@@ -8,7 +8,7 @@ const FAULT: Pick<Figure, 'unit' | 'better' | 'timed' | 'tolerance'> = {
   unit: 'ns',
   better: 'lower',
   timed: true,
-  tolerance: 1.5,
+  tolerance: 1.75,
 };
 
 /** Faults must be taken, or the figure is of something else. */
@@ -74,7 +74,9 @@ export const FAULT_FIGURES: readonly Figure[] = [
   },
   {
     ...FAULT,
+    // Mostly the host's work: each fault takes a fresh table, and fresh memory costs what it costs that day.
     name: 'slow fault, drops a 2 MiB entry',
+    tolerance: 3,
     target: null,
     prepare: () => () => {
       const guest = new Guest(8 * GIB, 2);

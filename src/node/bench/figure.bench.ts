@@ -4,13 +4,13 @@
  * one of them hard; the median over the rounds counts.
  *
  * Times are the process's CPU time: on a busy machine a process waits for most of the time that passes, and no figure
- * is meant to tell that. Before each sample a fixed loop of plain JavaScript is timed, the yardstick. The baseline holds times as multiples of
- * it, so that a slower or a busier machine is no regression, and targets are for a machine on which it takes
- * QUIET_YARDSTICK_NS: what a figure would be there is its `scaled` value.
+ * is meant to tell that. Before and after each sample a fixed loop of plain JavaScript is timed, the yardstick. The
+ * baseline holds times as multiples of it, so that a slower or a busier machine is no regression, and targets are for a
+ * machine on which it takes QUIET_YARDSTICK_NS: what a figure would be there is its `scaled` value.
  */
 
 /** The machine that the targets were set on, at rest: a virtual AMD EPYC of two cores. */
-const QUIET_YARDSTICK_NS = 4.3;
+const QUIET_YARDSTICK_NS = 2.25;
 
 export interface Figure {
   readonly name: string;
@@ -54,10 +54,11 @@ export function measureFigures(
   for (let round = -WARMUP_ROUNDS; round < rounds; round++) {
     onRound(round);
     for (const [i, take] of takers.entries()) {
-      const yardstick = yardstickNs();
+      const before = yardstickNs();
       const sample = take();
+      const after = yardstickNs();
       if (round < 0) continue;
-      yardsticks[i].push(yardstick);
+      yardsticks[i].push((before + after) / 2);
       samples[i].push(sample);
     }
   }
@@ -89,23 +90,35 @@ export function isMet({ figure, scaled }: Measured): boolean {
   return figure.better === 'lower' ? scaled <= figure.target : scaled >= figure.target;
 }
 
-const YARDSTICK_WORDS = 1 << 14;
-const YARDSTICK_STEPS = 1 << 20;
+const YARDSTICK_WORDS = 1 << 12;
+const YARDSTICK_STEPS = 1 << 10;
+const YARDSTICK_CALLS = 1 << 12;
 const yardstickWords = new Int32Array(YARDSTICK_WORDS).map((_, i) => Math.imul(i, 0x9e3779b1));
+let yardstickSum = 0;
 
 /**
- * Nanoseconds of one step: a load that depends on the one before it, a few integer operations, a store. Part of every
- * baseline: if it changes, baselines must be measured anew.
+ * Nanoseconds of one step: loads that don't depend on each other, as in a TLB lookup, and no branch that is hard to
+ * predict. A core whose other thread is busy slows such code to half, and all figures with it; a chain of dependent loads
+ * it slows by a fifth only, so that would be no measure for them. Part of every baseline: if it changes, baselines must be
+ * measured anew.
  */
 export function yardstickNs(): number {
   const start = cpuNs();
-  let at = 1;
+  for (let i = 0; i < YARDSTICK_CALLS; i++) yardstickSum = takeSteps(yardstickWords, yardstickSum);
+  return (cpuNs() - start) / (YARDSTICK_CALLS * YARDSTICK_STEPS);
+}
+
+/** Short and called often, so that V8 compiles it as a whole, and soon. */
+function takeSteps(words: Int32Array, from: number): number {
+  let sum = from | 0;
   for (let i = 0; i < YARDSTICK_STEPS; i++) {
-    const word = yardstickWords[at & (YARDSTICK_WORDS - 1)];
-    at = Math.imul(at ^ (word >>> 7), 0x85ebca6b) >>> 3;
-    yardstickWords[i & (YARDSTICK_WORDS - 1)] = word + (at & 1);
+    const at = (i * 16) & (YARDSTICK_WORDS - 16);
+    if (words[at] === i && words[at + 1] === 7) sum = 0;
+    sum = (sum + (words[at + 2] ^ words[at + 3])) | 0;
+    sum ^= words[at + 4] & words[at + 5];
+    words[at + 6] = sum;
   }
-  return (cpuNs() - start) / YARDSTICK_STEPS;
+  return sum;
 }
 
 /** Nanoseconds that `work` takes, divided by `count`. */

@@ -68,6 +68,8 @@ interface Places {
   readonly folder: string;
   /** To be read: good and bad ones. */
   readonly inputs: readonly string[];
+  readonly trace: string;
+  readonly recordings: readonly string[];
   /** Where something can be written, or can't. */
   readonly out: string;
 }
@@ -129,8 +131,8 @@ function makePlaces(folder: string): Places {
     'nowhere',
     'nowhere/x',
   ];
-  const inputs = [trace, trace, one, one, folder, ...names.map((name) => join(folder, name))];
-  return { folder, inputs, out: join(folder, 'out') };
+  const inputs = [trace, trace, trace, trace, one, one, recordings, folder, ...names.map((name) => join(folder, name))];
+  return { folder, inputs, trace, recordings: [one, recordings], out: join(folder, 'out') };
 }
 
 // ---- command lines -------------------------------------------------------------------------------------------------
@@ -141,9 +143,11 @@ function commandLine(prng: Prng, places: Places): string[] {
   const command = prng.pick(program.commands);
   const args = [command.name()];
   // With something to read: what a command takes without it may take minutes.
-  if (command.registeredArguments.length > 0) args.push(input(prng, places));
+  if (command.registeredArguments.length > 0) args.push(fitting(prng, command, places));
+  for (const { long } of command.options.filter((option) => option.mandatory && prng.chance(0.9)))
+    args.push(long ?? '', output(prng, places));
   for (let n = prng.int(5); n > 0; n--) args.push(...anOption(prng, command, places));
-  if (prng.chance(0.2)) args.push(input(prng, places));
+  if (prng.chance(0.1)) args.push(input(prng, places));
   if (prng.chance(0.05)) args.push(...junk(prng, places, 1));
   return args;
 }
@@ -152,6 +156,12 @@ function junk(prng: Prng, places: Places, count: number): string[] {
   return Array.from({ length: count }, () =>
     prng.pick([value(prng), `--${value(prng)}`, '--help', '--version', '-V', '-h', 'help', input(prng, places)]),
   );
+}
+
+/** Most often what the command can read. */
+function fitting(prng: Prng, command: Command, places: Places): string {
+  if (prng.chance(0.3)) return input(prng, places);
+  return command.name() === 'conformance' ? prng.pick(places.recordings) : places.trace;
 }
 
 function input(prng: Prng, { inputs }: Places): string {
@@ -167,14 +177,15 @@ function anOption(prng: Prng, command: Command, places: Places): string[] {
   const option: Option = prng.pick(command.options);
   const flag = prng.chance(0.1) && option.short !== undefined ? option.short : (option.long ?? option.short ?? '');
   if (!option.required && !option.optional) return prng.chance(0.02) ? [`${flag}=1`] : [flag];
-  if (prng.chance(0.03)) return [flag];
-  const given = OUTPUTS.test(flag) ? output(prng, places) : prng.chance(0.4) ? goodValue(prng, option) : value(prng);
+  // What an output lacks would be taken from the next word, and then written to wherever this runs.
+  if (!OUTPUTS.test(flag) && prng.chance(0.03)) return [flag];
+  const given = OUTPUTS.test(flag) ? output(prng, places) : prng.chance(0.7) ? goodValue(prng, option) : value(prng);
   return prng.chance(0.3) ? [`${flag}=${given}`] : [flag, given];
 }
 
 function goodValue(prng: Prng, option: Option): string {
   const given = option.defaultValue as unknown;
-  if (typeof given === 'string' && given !== '' && prng.chance(0.7)) return given;
+  if (typeof given === 'string' && given !== '' && prng.chance(0.9)) return given;
   return prng.pick(option.argChoices ?? ['1', '2', '5', 'lazy', 'A', 'C']);
 }
 

@@ -5,7 +5,7 @@
  *     0      0..63           1024..1087       code and stack (1), tables (16-25); never deleted
  *     1      512..1535       0..1023          two large pages
  *     2      2048..2079      1088..1119       small; may move to 3072
- *     3      4096..4607      512..1023        one large page: the second one of slot 1 once more
+ *     3      4064..4607      480..1023        one large page, the second one of slot 1 once more, and some before it
  *     4      5120..5135      1120..1135       read-only
  *
  *     R0 R1 (level 4)    [0] -> L3a or L3b
@@ -33,7 +33,7 @@ export const SLOT_PLANS: readonly SlotPlan[] = [
   { id: 0, baseGfn: 0, pages: 64, hostPage: LOW_HOST_PAGE, readonly: false },
   { id: 1, baseGfn: 512, pages: 1024, hostPage: 0, readonly: false },
   { id: 2, baseGfn: 2048, pages: 32, hostPage: 1088, readonly: false },
-  { id: 3, baseGfn: 4096, pages: 512, hostPage: 512, readonly: false },
+  { id: 3, baseGfn: 4064, pages: 544, hostPage: 480, readonly: false },
   { id: 4, baseGfn: 5120, pages: 16, hostPage: 1120, readonly: true },
 ];
 /** Where slot 2 goes when it moves. */
@@ -108,15 +108,17 @@ export const LAST_TABLE = 25;
 
 /** Frames that level-1 entries map and that a guest without tables touches; some lie in no slot, always or at times. */
 export const DATA_GFNS: readonly number[] = [
-  512, 513, 514, 519, 520, 600, 1023, 1024, 1025, 1026, 1300, 1535, 2048, 2049, 2056, 2079, 3072, 3073, 3080, 3103,
-  4096, 4097, 4098, 4372, 4607, 5120, 5121, 5135, 6000, 40, 41,
+  512, 513, 514, 519, 520, 600, 1023, 1024, 1025, 1026, 1300, 1535, 4096, 4097, 2048, 2049, 2056, 2079, 3072, 3073,
+  3080, 3103, 4064, 4095, 4098, 4372, 4607, 5120, 5121, 5135, 6000, 40, 41,
 ];
+/** So many of them, from the first, are where large pages may be. */
+const IN_LARGE_PAGES = 14;
 /** Tables that level-1 entries may map too, so that the guest writes them through other addresses than their own. */
 const TABLE_TARGETS: readonly number[] = [T1, T1, T2, T3, L2A];
 const LEAF_TARGETS: readonly number[] = [...DATA_GFNS, ...TABLE_TARGETS];
 
 /** Entries in use below T1, T2, T3. Not 0: an L2 in their place has TL there, which must stay whole. */
-const LEAF_INDICES: readonly number[] = [1, 2, 3, 4, 7, 8, 511];
+export const LEAF_INDICES: readonly number[] = [1, 2, 3, 4, 7, 8, 511];
 const WINDOWS: readonly number[] = [0x400000, 0x600000, 0x40400000, 0x40600000];
 /** Page addresses that the guest uses for data. */
 export const VAS: readonly number[] = WINDOWS.flatMap((base) => LEAF_INDICES.map((i) => base + i * PAGE));
@@ -135,16 +137,19 @@ export const ENTRIES: readonly EntryPlan[] = [
 ];
 /** Of addresses and entries a few are used most, so that what is done to one soon meets what is done with it. */
 const HOT_VAS: readonly number[] = WINDOWS.flatMap((_, w) => [LEAF_INDICES.length * w, LEAF_INDICES.length * w + 1]);
-const HOT_ENTRIES: readonly number[] = [0, 1, 2].flatMap((t) => [LEAF_INDICES.length * t, LEAF_INDICES.length * t + 1]);
+const HOT_ENTRIES: readonly number[] = [
+  ...[0, 1, 2].flatMap((t) => [LEAF_INDICES.length * t, LEAF_INDICES.length * t + 1]),
+  ...[0, 1, 2].map((i) => 3 * LEAF_INDICES.length + i),
+];
 
 /** Index in VAS of the address that an operation's argument stands for. */
 export function vaOf(b: number): number {
   return b & 0x300 ? HOT_VAS[b % HOT_VAS.length] : b % VAS.length;
 }
 
-/** Index in DATA_GFNS of the frame that a guest without tables touches: half of the time in slot 1's large pages. */
+/** Index in DATA_GFNS of the frame that a guest without tables touches: half of the time in a large page. */
 export function touchedOf(b: number): number {
-  return b % (b & 0x100 ? 12 : DATA_GFNS.length);
+  return b % (b & 0x100 ? IN_LARGE_PAGES : DATA_GFNS.length);
 }
 
 /** Index in ENTRIES of the entry that an operation's argument stands for. */
@@ -180,6 +185,15 @@ export function entryValue(plan: EntryPlan, choice: number, bits: number): reado
 /** The value that an operation's last argument stands for. */
 export function editValue(plan: EntryPlan, c: number): readonly [number, number] {
   return entryValue(plan, c & 0x3ff, Math.imul(c, 0x9e3779b1) >>> 16);
+}
+
+/** The last argument of an operation that sets an entry to `lo`, without NX. */
+export function editArgument(plan: EntryPlan, lo: number): number {
+  for (let c = 0; c < 0x400; c++) {
+    const value = editValue(plan, c);
+    if (value[0] === lo && value[1] === 0) return c;
+  }
+  throw new Error(`no edit makes an entry 0x${lo.toString(16)}`);
 }
 
 type Kind = readonly [gfn: number, large: boolean];
