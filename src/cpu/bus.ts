@@ -27,6 +27,8 @@ export const RIGHT_FETCH = 4;
 
 /** Where `translate` leaves its answer. One object, used again and again. */
 export interface Translation {
+  /** Set before `translate` is called: how many bytes of the page the access is about. */
+  bytes: number;
   /** Address of the page (4 KiB) in the CPU's memory. */
   host: number;
   /** What the software TLB may keep: RIGHT_*. 0: this one access only. */
@@ -80,6 +82,8 @@ export interface Bus {
   invalidatePage(lo: number, hi: number): void;
   /** INVPCID; false for #GP. */
   invalidatePcid(type: number, pcid: number, lo: number, hi: number): boolean;
+  /** The CPU takes the interrupt that `setInterruptLine` told of: its vector, or -1 if there is none any more. */
+  acknowledgeInterrupt(): number;
   /** The CPU decodes instructions of this page of memory from now on, or no longer. */
   codePage(host: number, has: boolean): void;
 }

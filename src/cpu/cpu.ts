@@ -85,6 +85,9 @@ export class Cpu {
   readonly #helpers: readonly HelperFunction[];
   readonly #stepRecord: number;
   #pendingInterrupt = -1;
+  #interruptLine = false;
+  /** The record at which generated code called TypeScript last. */
+  #calledAt = 0;
   #pendingNmi = false;
   /** A helper's reason to end the run, or -1. */
   exitReason = -1;
@@ -121,7 +124,10 @@ export class Cpu {
       return f;
     });
     const environment: Environment = {
-      slow: (record, lo, hi, how) => this.memory.slow(record, lo, hi, how),
+      slow: (record, lo, hi, how) => {
+        this.#calledAt = record;
+        return this.memory.slow(record, lo, hi, how);
+      },
       commit: () => this.memory.commit(),
       divide: (signed, lo, hi) => divide(this.state, signed !== 0, lo, hi),
       find: (lo, hi) => this.#find(lo, hi),
@@ -183,7 +189,7 @@ export class Cpu {
   /** Instructions are to be done one by one: TF, or an event that waits for the end of an interrupt shadow. */
   get #mustStep(): boolean {
     if (this.state.get(FLAGS) & RFLAGS_TF) return true;
-    return this.shadowed && (this.#pendingInterrupt >= 0 || this.#pendingNmi);
+    return this.shadowed && (this.#interruptLine || this.#pendingInterrupt >= 0 || this.#pendingNmi);
   }
 
   /** Right after STI or MOV SS. */
@@ -209,6 +215,7 @@ export class Cpu {
     const { state } = this;
     state.set(LIMIT, limit);
     this.#run(record);
+    this.#calledAt = 0;
     const stopped = state.get(EXIT_RECORD);
     this.#count(state.get(EXECUTED) >>> 5);
     if (stopped !== 0) this.#setRipFrom(stopped, R_OFFSET);
@@ -295,6 +302,9 @@ export class Cpu {
       const vector = this.#pendingInterrupt;
       this.#pendingInterrupt = -1;
       deliver(this, vector, 0, 'external');
+    } else if (this.#interruptLine && this.interruptible) {
+      const vector = this.bus.acknowledgeInterrupt();
+      if (vector >= 0) deliver(this, vector, 0, 'external');
     }
   }
 
@@ -316,6 +326,12 @@ export class Cpu {
   injectInterrupt(vector: number): void {
     this.#pendingInterrupt = vector;
     this.yield();
+  }
+
+  /** The interrupt line: as long as it is high, the CPU asks the bus for a vector whenever it can take one. */
+  setInterruptLine(high: boolean): void {
+    if (high && !this.#interruptLine) this.yield();
+    this.#interruptLine = high;
   }
 
   /** The vector that `injectInterrupt` gave and that was not delivered yet, taken back; -1 if there is none. */
@@ -369,8 +385,18 @@ export class Cpu {
   /** Retired instructions, also in the middle of a run: for the instruction at `record`. */
   now(record: number): number {
     const { state } = this;
-    const before = (state.get(INSTRUCTIONS + 4) >>> 0) * 4294967296 + (state.get(INSTRUCTIONS) >>> 0);
-    return before + ((record - state.get(RUN_BASE)) >>> 5);
+    return this.retired + ((record - state.get(RUN_BASE)) >>> 5);
+  }
+
+  /** Retired instructions, while the bus is called. */
+  get nowInCall(): number {
+    return this.#calledAt !== 0 ? this.now(this.#calledAt) : this.retired;
+  }
+
+  /** Retired instructions, while no generated code runs. */
+  get retired(): number {
+    const { state } = this;
+    return (state.get(INSTRUCTIONS + 4) >>> 0) * 4294967296 + (state.get(INSTRUCTIONS) >>> 0);
   }
 
   /** See `Environment.find`. Decodes if need be. */
@@ -442,6 +468,7 @@ export class Cpu {
   /** See `Environment.helper`. LINEAR_RIP is that of the next instruction while the function runs. */
   #helper(record: number): number {
     const { state } = this;
+    this.#calledAt = record;
     this.#setRipFrom(record, R_NEXT);
     const outcome = this.#helpers[state.view.getUint16(record + R_SUB, true)](this, record);
     if (outcome === NEXT) return record + RECORD_BYTES;
@@ -449,7 +476,7 @@ export class Cpu {
       this.#setRipFrom(record, R_OFFSET);
       return HELPER_FAULT;
     }
-    if (outcome === LEAVE || record >= this.#stepRecord || this.#pendingInterrupt >= 0) return HELPER_LEAVE;
+    if (outcome === LEAVE || record >= this.#stepRecord || this.#interruptLine || this.#pendingInterrupt >= 0) return HELPER_LEAVE;
     const lo = state.get(LINEAR_RIP);
     const hi = state.high(LINEAR_RIP);
     const found = this.#find(lo, hi);

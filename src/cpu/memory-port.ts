@@ -50,7 +50,7 @@ export class MemoryPort {
   readonly #tlb: SoftTlb;
   readonly #code: CodeCache;
   readonly #bus: Bus;
-  readonly translation: Translation = { host: 0, rights: 0, errorCode: 0, gpaLo: 0, gpaHi: 0 };
+  readonly translation: Translation = { bytes: 0, host: 0, rights: 0, errorCode: 0, gpaLo: 0, gpaHi: 0 };
   readonly #parts = [newPart(), newPart()];
   #partCount = 0;
   /** The bus asked for the end of the run. */
@@ -119,6 +119,7 @@ export class MemoryPort {
   /** Translates one page's share. */
   #part(part: Part, lo: number, hi: number, access: number, bytes: number, at: number): boolean {
     const t = this.translation;
+    t.bytes = bytes;
     const status = this.#bus.translate(lo, hi, access, t);
     part.bytes = bytes;
     part.at = at;

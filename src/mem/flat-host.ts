@@ -24,6 +24,8 @@ export interface FlatHostOptions {
   readonly level: 1 | 2 | 3;
   /** Keeps no contents: reads give zeros, writes go nowhere. For guests of which only the addresses matter. */
   readonly sparse?: boolean;
+  /** The memory itself, of `bytes` bytes, where it is to lie somewhere special; it is made if absent. */
+  readonly contents?: Uint8Array;
 }
 
 export class FlatHost implements HostMemory {
@@ -33,11 +35,11 @@ export class FlatHost implements HostMemory {
   private readonly level: number;
   private readonly contents: Uint8Array;
 
-  constructor({ bytes, level, sparse = false }: FlatHostOptions) {
+  constructor({ bytes, level, sparse = false, contents }: FlatHostOptions) {
     if (bytes <= 0 || bytes % PAGE_BYTES !== 0) throw new RangeError(`${bytes} bytes are not a number of pages`);
     this.bytes = bytes;
     this.level = level;
-    this.contents = new Uint8Array(sparse ? 0 : bytes);
+    this.contents = contents ?? new Uint8Array(sparse ? 0 : bytes);
     this.phys = sparse ? NO_CONTENTS : new FlatMemory(this.contents);
   }
 
@@ -90,7 +92,7 @@ class FlatMemory implements PhysMemory {
 
   constructor(bytes: Uint8Array) {
     this.bytes = bytes;
-    this.view = new DataView(bytes.buffer);
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
   read32(pfn: number, offset: number): number {

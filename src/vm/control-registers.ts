@@ -26,6 +26,7 @@ import {
   CR4_SMAP,
   CR4_SMEP,
   type CpuState,
+  EFER_LMA,
   EFER_LME,
   isLongMode,
   isPaePaging,
@@ -71,6 +72,7 @@ export function setCr0(mmu: Mmu, vcpu: MmuVcpu, s: CpuState, value: number, valu
     if (!loadPdptrs(mmu, vcpu, s.cr3Lo)) return false;
   if (!(cr0 & CR0_PG) && (isLongMode(s) || s.cr4 & CR4_PCIDE)) return false;
   s.cr0 = cr0;
+  if (changed & CR0_PG && s.efer & EFER_LME) s.efer = cr0 & CR0_PG ? s.efer | EFER_LMA : s.efer & ~EFER_LMA;
   postSetCr0(mmu, vcpu, changed, cr0);
   return true;
 }

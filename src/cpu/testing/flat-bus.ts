@@ -96,5 +96,9 @@ export class FlatBus implements Bus {
     return true;
   }
 
+  acknowledgeInterrupt(): number {
+    return -1;
+  }
+
   codePage(): void {}
 }
