@@ -78,8 +78,8 @@ export interface Bus {
    */
   controlWrite(number: number, lo: number, hi: number): number;
   controlWritten(number: number): void;
-  /** INVLPG of a linear address. The CPU flushes its own TLB afterwards. */
-  invalidatePage(lo: number, hi: number): void;
+  /** INVLPG of a linear address. True: the CPU flushes all of its TLB afterwards; false: that page of 4 KiB. */
+  invalidatePage(lo: number, hi: number): boolean;
   /** INVPCID; false for #GP. */
   invalidatePcid(type: number, pcid: number, lo: number, hi: number): boolean;
   /** The CPU takes the interrupt that `setInterruptLine` told of: its vector, or -1 if there is none any more. */

@@ -9,6 +9,8 @@ import type { Mmu } from './mmu.ts';
 import { invlpgRoot } from './sync-page.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
+const CR4_PCIDE = 1 << 17;
+
 /**
  * Queues the fault that a guest walk ended with. If it is one of rights, the address is forgotten first, as hardware
  * does; else a guest that only widened its entry would fault for ever on a stale page. @kvm kvm_inject_emulated_page_fault
@@ -30,6 +32,23 @@ export function invlpg(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: number): void {
     invalidateInRoot(mmu, vcpu, lo, hi, vcpu.root.sp);
     for (const root of vcpu.prevRoots) if (root.sp !== 0) invalidateInRoot(mmu, vcpu, lo, hi, root.sp);
   }
+  vcpu.stats.invlpg++;
+}
+
+/** INVPCID of one address: in the roots whose CR3 has that PCID. @kvm kvm_mmu_invpcid_gva */
+export function invpcidGva(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: number, pcid: number): void {
+  const pcidOf = (cr3Lo: number): number => (vcpu.regs.cr4 & CR4_PCIDE ? cr3Lo & 0xfff : 0);
+  let flush = false;
+  if (pcid === pcidOf(vcpu.regs.cr3Lo)) {
+    invalidateInRoot(mmu, vcpu, lo, hi, vcpu.root.sp);
+    flush = true;
+  }
+  for (const root of vcpu.prevRoots) {
+    if (root.sp === 0 || pcid !== pcidOf(root.pgdLo)) continue;
+    invalidateInRoot(mmu, vcpu, lo, hi, root.sp);
+    flush = true;
+  }
+  if (flush) vcpu.port.flushTlbGva(lo, hi);
   vcpu.stats.invlpg++;
 }
 

@@ -6,6 +6,7 @@
  */
 import { readGuest } from '../mmu/guest-memory.ts';
 import { GUEST_MAXPHYADDR, initMmu } from '../mmu/guest-mode.ts';
+import { invpcidGva } from '../mmu/inject.ts';
 import type { Mmu } from '../mmu/mmu.ts';
 import { REQ_LOAD_MMU_PGD, REQ_MMU_SYNC, REQ_TLB_FLUSH_CURRENT, REQ_TLB_FLUSH_GUEST } from '../mmu/requests.ts';
 import { freeCurrentRoot, freePrevRoots, newPgd, resetMmuContext, unloadMmu } from '../mmu/roots.ts';
@@ -28,6 +29,7 @@ import {
   type CpuState,
   EFER_LMA,
   EFER_LME,
+  EFER_NX,
   isLongMode,
   isPaePaging,
   isPaging,
@@ -39,8 +41,6 @@ const CR0_PDPTR_BITS = CR0_CD | CR0_NW | CR0_PG;
 const CR4_PDPTR_BITS = CR4_PGE | CR4_PSE | CR4_PAE | CR4_SMEP;
 const CR0_ROLE_BITS = CR0_PG | CR0_WP;
 const CR4_ROLE_BITS = CR4_PSE | CR4_PAE | CR4_LA57 | CR4_SMEP | CR4_SMAP | CR4_PKE;
-/** Bits of CR4 that the guest's CPUID allows. */
-const CR4_BITS = 0x3006ff | CR4_PCIDE | (1 << 18);
 /** Reserved bits of a PDPTE besides the frame's: 1, 2, 5 to 8. @kvm pdptr_rsvd_bits */
 const PDPTE_RESERVED_LO = 0x1e6;
 const PDPTE_RESERVED_HI = -(1 << (GUEST_MAXPHYADDR - 32)) | 0;
@@ -91,7 +91,7 @@ function postSetCr0(mmu: Mmu, vcpu: MmuVcpu, changed: number, cr0: number): void
 export function setCr4(mmu: Mmu, vcpu: MmuVcpu, s: CpuState, value: number, valueHi = 0): boolean {
   const old = s.cr4;
   const changed = value ^ old;
-  if (valueHi !== 0 || value & ~CR4_BITS) return false;
+  if (valueHi !== 0 || value & ~s.cr4Allowed) return false;
   if (isLongMode(s)) {
     if (!(value & CR4_PAE) || changed & CR4_LA57) return false;
   } else if (isPaging(s) && value & CR4_PAE && changed & CR4_PDPTR_BITS && !loadPdptrs(mmu, vcpu, s.cr3Lo))
@@ -125,6 +125,20 @@ export function setCr3(mmu: Mmu, vcpu: MmuVcpu, s: CpuState, lo: number, hi: num
   }
   if (!skipFlush) invalidatePcid(mmu, vcpu, s, pcid);
   return true;
+}
+
+/** EFER as the guest writes it; LMA follows CR0.PG. @kvm set_efer */
+export function setEfer(mmu: Mmu, vcpu: MmuVcpu, s: CpuState, value: number): void {
+  const changed = s.efer ^ value;
+  s.efer = value;
+  if (changed & EFER_NX) resetMmuContext(mmu, vcpu);
+}
+
+/** INVPCID, its operands checked. Types: one address, one PCID, everything, everything but what is global. @kvm kvm_handle_invpcid */
+export function invpcid(mmu: Mmu, vcpu: MmuVcpu, s: CpuState, type: number, pcid: number, lo: number, hi: number): void {
+  if (type === 0) invpcidGva(mmu, vcpu, lo, hi, pcid);
+  else if (type === 1) invalidatePcid(mmu, vcpu, s, pcid);
+  else vcpu.requests |= REQ_TLB_FLUSH_GUEST;
 }
 
 /** @kvm kvm_invalidate_pcid */

@@ -21,6 +21,9 @@ export const EFER_LME = 1 << 8;
 export const EFER_LMA = 1 << 10;
 export const EFER_NX = 1 << 11;
 
+/** Bits of CR4 that the CPUID of the recordings' guests allows. */
+const CR4_RECORDED = 0x3006ff | CR4_PCIDE | (1 << 18);
+
 export const RAX = 0;
 export const RCX = 1;
 export const RBX = 3;
@@ -37,6 +40,8 @@ export class CpuState implements GuestRegs {
   cr3Lo = 0;
   cr3Hi = 0;
   cr4 = 0;
+  /** Bits of CR4 that the guest's CPUID allows. */
+  cr4Allowed = CR4_RECORDED;
   efer = 0;
   pkru = 0;
   cpl = 0;

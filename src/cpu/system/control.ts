@@ -331,6 +331,7 @@ const wrmsr = supervisor((cpu, record) => {
   if (index === MSR_EFER) return writeEfer(cpu, lo, hi);
   if (index === MSR_TSC) {
     state.setBig(TSC_OFFSET, toBigInt(lo, hi) - BigInt(cpu.now(record)));
+    cpu.bus.writeMsr(index, toBigInt(lo, hi));
     return NEXT;
   }
   return cpu.bus.writeMsr(index, toBigInt(lo, hi)) ? LEAVE : generalProtection(cpu);
@@ -541,8 +542,8 @@ const verify = (writing: boolean): HelperFunction => {
 
 const invlpg = supervisor((cpu, record) => {
   const at = operandAddress(cpu, record);
-  cpu.bus.invalidatePage(low(at), high(at));
-  cpu.tlb.flush();
+  if (cpu.bus.invalidatePage(low(at), high(at))) cpu.tlb.flush();
+  else cpu.tlb.flushPage(low(at), high(at));
   return cpu.memory.exitRequested ? LEAVE : NEXT;
 });
 

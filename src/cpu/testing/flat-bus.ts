@@ -88,8 +88,9 @@ export class FlatBus implements Bus {
   }
 
   controlWritten(): void {}
-  invalidatePage(lo: number): void {
+  invalidatePage(lo: number): boolean {
     this.log.push(`invlpg ${(lo >>> 0).toString(16)}`);
+    return false;
   }
 
   invalidatePcid(): boolean {
