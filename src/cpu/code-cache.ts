@@ -135,7 +135,9 @@ export class CodeCache {
       record += RECORD_BYTES;
       at += length;
       if (row === null || row.flags.has('end')) {
-        record -= RECORD_BYTES;
+        // A helper may go on behind it all the same.
+        if (row !== null && !row.jump) this.#special(record, H_CHAIN, at);
+        else record -= RECORD_BYTES;
         break;
       }
     }

@@ -1,0 +1,248 @@
+/**
+ * What CPUID tells the guest. A feature is here if it works, and announced if the model has it; those that depend on the
+ * MMU (PKU, which Linux 6.1 has under nested paging only) are told to `cpuFeatures`.
+ *
+ *     --cpu MODEL[,+feature][,-feature][,feature=on|off][,vendor=NAME]
+ */
+export type Vendor = 'AuthenticAMD' | 'GenuineIntel';
+
+/** Words of CPUID that hold feature bits. */
+type Word = '1.edx' | '1.ecx' | '7.ebx' | '7.ecx' | '80000001.edx' | '80000001.ecx' | '80000007.edx' | 'kvm';
+
+/** Everything that is built, by QEMU's names. */
+const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
+  fpu: ['1.edx', 0],
+  de: ['1.edx', 2],
+  pse: ['1.edx', 3],
+  tsc: ['1.edx', 4],
+  msr: ['1.edx', 5],
+  pae: ['1.edx', 6],
+  cx8: ['1.edx', 8],
+  apic: ['1.edx', 9],
+  sep: ['1.edx', 11],
+  mtrr: ['1.edx', 12],
+  pge: ['1.edx', 13],
+  cmov: ['1.edx', 15],
+  pat: ['1.edx', 16],
+  pse36: ['1.edx', 17],
+  clflush: ['1.edx', 19],
+  fxsr: ['1.edx', 24],
+  sse: ['1.edx', 25],
+  sse2: ['1.edx', 26],
+  cx16: ['1.ecx', 13],
+  pcid: ['1.ecx', 17],
+  x2apic: ['1.ecx', 21],
+  popcnt: ['1.ecx', 23],
+  'tsc-deadline': ['1.ecx', 24],
+  hypervisor: ['1.ecx', 31],
+  fsgsbase: ['7.ebx', 0],
+  smep: ['7.ebx', 7],
+  invpcid: ['7.ebx', 10],
+  smap: ['7.ebx', 20],
+  umip: ['7.ecx', 2],
+  pku: ['7.ecx', 3],
+  syscall: ['80000001.edx', 11],
+  nx: ['80000001.edx', 20],
+  pdpe1gb: ['80000001.edx', 26],
+  rdtscp: ['80000001.edx', 27],
+  lm: ['80000001.edx', 29],
+  lahf_lm: ['80000001.ecx', 0],
+  invtsc: ['80000007.edx', 8],
+  kvmclock: ['kvm', 3],
+  'kvmclock-stable-bit': ['kvm', 24],
+};
+
+const ALL: readonly string[] = Object.keys(FEATURES);
+/** Not in the first 64-bit CPUs, nor in QEMU's qemu64. */
+const LATER: readonly string[] = ['pcid', 'fsgsbase', 'smep', 'invpcid', 'smap', 'umip', 'pku', 'pdpe1gb', 'rdtscp', 'popcnt'];
+const MODELS: Readonly<Record<string, readonly string[]>> = {
+  max: ALL,
+  qemu64: ALL.filter((name) => !LATER.includes(name)),
+};
+
+export interface CpuDescription {
+  readonly vendor: Vendor;
+  readonly features: ReadonlySet<string>;
+}
+
+/** Why a `--cpu` was refused. */
+export class CpuModelError extends Error {}
+
+/** Reads MODEL[,...]. `hasPku`: the MMU can do protection keys. Throws CpuModelError. */
+export function parseCpuModel(text: string, hasPku: boolean): CpuDescription {
+  const [model, ...changes] = text.split(',').map((part) => part.trim());
+  const base = MODELS[model];
+  if (base === undefined) throw new CpuModelError(`no CPU model ${quote(model)}; there are ${Object.keys(MODELS).join(', ')}`);
+  const features = new Set(base);
+  let vendor: Vendor = 'AuthenticAMD';
+  if (!hasPku) features.delete('pku');
+  for (const change of changes) {
+    const given = /^vendor=(.*)$/.exec(change);
+    if (given !== null) {
+      if (given[1] !== 'AuthenticAMD' && given[1] !== 'GenuineIntel') throw new CpuModelError(`no CPU vendor ${quote(given[1])}`);
+      vendor = given[1];
+      continue;
+    }
+    const [name, on] = parseChange(change);
+    if (on && FEATURES[name] === undefined) throw new CpuModelError(`CPU feature ${quote(name)} is not built`);
+    if (on && name === 'pku' && !hasPku) throw new CpuModelError('CPU feature pku needs nested paging (--paging tdp)');
+    if (on) features.add(name);
+    else features.delete(name);
+  }
+  return { vendor, features };
+}
+
+function parseChange(change: string): [name: string, on: boolean] {
+  const sign = /^([+-])([a-z0-9_.-]+)$/.exec(change);
+  if (sign !== null) return [sign[2], sign[1] === '+'];
+  const assigned = /^([a-z0-9_.-]+?)(?:=(on|off))?$/.exec(change);
+  if (assigned !== null) return [assigned[1], assigned[2] !== 'off'];
+  throw new CpuModelError(`${quote(change)} is no change of a CPU model: +FEATURE, -FEATURE or vendor=NAME`);
+}
+
+const quote = (text: string): string => JSON.stringify(text);
+
+const KVM_SIGNATURE = 0x40000000;
+/** Family 15, model 107, stepping 1: what QEMU's qemu64 says. */
+const FAMILY = 0x00060fb1;
+const PHYSICAL_BITS = 40;
+const LINEAR_BITS = 48;
+const MAX_BASIC = 0xb;
+const MAX_EXTENDED = 0x80000008;
+const NOTHING: readonly [number, number, number, number] = [0, 0, 0, 0];
+
+export type CpuidAnswer = readonly [eax: number, ebx: number, ecx: number, edx: number];
+
+export class Cpuid {
+  readonly description: CpuDescription;
+  private readonly words: Record<Word, number>;
+  private readonly cpus: number;
+  private readonly apicId: number;
+
+  constructor(description: CpuDescription, cpus: number, apicId: number) {
+    this.description = description;
+    this.cpus = cpus;
+    this.apicId = apicId;
+    this.words = {
+      '1.edx': 0,
+      '1.ecx': 0,
+      '7.ebx': 0,
+      '7.ecx': 0,
+      '80000001.edx': 0,
+      '80000001.ecx': 0,
+      '80000007.edx': 0,
+      kvm: 0,
+    };
+    for (const name of description.features) {
+      const [word, bit] = FEATURES[name];
+      this.words[word] |= 1 << bit;
+    }
+  }
+
+  has(feature: string): boolean {
+    return this.description.features.has(feature);
+  }
+
+  /** Bits of CR4 that exist, by feature; the other ones are reserved. */
+  cr4Bits(): number {
+    // VME, PVI and MCE are not built; TSD and PCE need no feature of their own.
+    let bits = (1 << 2) | (1 << 4) | (1 << 5) | (1 << 8) | (1 << 9) | (1 << 10);
+    const add = (feature: string, bit: number): void => {
+      if (this.has(feature)) bits |= 1 << bit;
+    };
+    add('de', 3);
+    add('pge', 7);
+    add('umip', 11);
+    add('fsgsbase', 16);
+    add('pcid', 17);
+    add('smep', 20);
+    add('smap', 21);
+    add('pku', 22);
+    return bits;
+  }
+
+  /** `cr4`: OSPKE is told as CR4 has it. */
+  answer(leaf: number, subleaf: number, cr4: number): CpuidAnswer {
+    if (leaf >= KVM_SIGNATURE && leaf < KVM_SIGNATURE + 0x100) return this.has('hypervisor') ? this.hypervisor(leaf) : NOTHING;
+    if (leaf >= 0x80000000) return this.extended(leaf);
+    return this.basic(Math.min(leaf, MAX_BASIC), subleaf, cr4);
+  }
+
+  private basic(leaf: number, subleaf: number, cr4: number): CpuidAnswer {
+    const { words, cpus, apicId } = this;
+    switch (leaf) {
+      case 0: {
+        const [b, d, c] = vendorWords(this.description.vendor);
+        return [MAX_BASIC, b, c, d];
+      }
+      case 1:
+        // CLFLUSH takes 64 bytes.
+        return [FAMILY, (8 << 8) | (cpus << 16) | (apicId << 24), words['1.ecx'], words['1.edx'] | (cpus > 1 ? 1 << 28 : 0)];
+      case 7: {
+        if (subleaf !== 0) return NOTHING;
+        const osPke = cr4 & (1 << 22) ? 1 << 4 : 0;
+        return [0, words['7.ebx'], words['7.ecx'] | osPke, 0];
+      }
+      case 0xb:
+        return this.topology(subleaf);
+      default:
+        return NOTHING;
+    }
+  }
+
+  private topology(subleaf: number): CpuidAnswer {
+    if (!this.has('x2apic')) return NOTHING;
+    if (subleaf === 0) return [0, 1, 0x100, this.apicId];
+    if (subleaf === 1) return [Math.ceil(Math.log2(this.cpus)), this.cpus, 0x201, this.apicId];
+    return [0, 0, subleaf, this.apicId];
+  }
+
+  private extended(leaf: number): CpuidAnswer {
+    const { words } = this;
+    switch (leaf) {
+      case 0x80000000: {
+        const [b, d, c] = vendorWords(this.description.vendor);
+        return [MAX_EXTENDED | 0, b, c, d];
+      }
+      case 0x80000001: {
+        // AMD repeats the bits of leaf 1 that its first CPUs had.
+        const repeated = this.description.vendor === 'AuthenticAMD' ? words['1.edx'] & 0x0183f3ff : 0;
+        return [FAMILY, 0, words['80000001.ecx'], words['80000001.edx'] | repeated];
+      }
+      case 0x80000002:
+        return nameWords(0);
+      case 0x80000003:
+        return nameWords(16);
+      case 0x80000004:
+        return nameWords(32);
+      case 0x80000007:
+        return [0, 0, 0, words['80000007.edx']];
+      case 0x80000008:
+        return [PHYSICAL_BITS | (LINEAR_BITS << 8), 0, this.cpus - 1, 0];
+      default:
+        return NOTHING;
+    }
+  }
+
+  private hypervisor(leaf: number): CpuidAnswer {
+    if (leaf === KVM_SIGNATURE) return [KVM_SIGNATURE | 1, 0x4b4d564b, 0x564b4d56, 0x4d];
+    // NOP_IO_DELAY: port 0x80 needs no waiting.
+    if (leaf === KVM_SIGNATURE + 1) return [this.words.kvm | (1 << 1), 0, 0, 0];
+    return NOTHING;
+  }
+}
+
+/** In the order of EBX, EDX, ECX. */
+function vendorWords(vendor: Vendor): [number, number, number] {
+  const word = (at: number): number =>
+    vendor.charCodeAt(at) | (vendor.charCodeAt(at + 1) << 8) | (vendor.charCodeAt(at + 2) << 16) | (vendor.charCodeAt(at + 3) << 24);
+  return [word(0), word(4), word(8)];
+}
+
+const NAME = 'Penumbra virtual CPU'.padEnd(48, '\0');
+
+function nameWords(at: number): CpuidAnswer {
+  const word = (i: number): number =>
+    NAME.charCodeAt(i) | (NAME.charCodeAt(i + 1) << 8) | (NAME.charCodeAt(i + 2) << 16) | (NAME.charCodeAt(i + 3) << 24);
+  return [word(at), word(at + 4), word(at + 8), word(at + 12)];
+}
