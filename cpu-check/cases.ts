@@ -203,5 +203,6 @@ export function undefinedFlags(row: Row): number {
   if (/^(rol|ror|rcl|rcr)$/.test(row.name)) return OF;
   if (row.name.startsWith('bt')) return OF | SZP & ~0x40 | AF;
   if (/^bs[fr]/.test(row.name)) return 0x8d5 & ~0x40;
+  if (/^[lt]zcnt$/.test(row.name)) return 0x894;
   return 0;
 }

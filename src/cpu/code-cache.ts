@@ -6,13 +6,12 @@
  * where they are until the whole cache is dropped, so the one that is executing can finish; its successors look their
  * address up again.
  */
-import { type Decoder, NEED_MORE, TOO_LONG } from './decoder.ts';
+import { type Decoder, DECODE_MODES as MODES, NEED_MORE, TOO_LONG } from './decoder.ts';
 import { H_CHAIN, H_CHAIN_LINK, H_GUARD, H_HELPER, H_STALE, H_STOP } from './forms.ts';
 import { R_HANDLER, R_IMMEDIATE, R_LINK, R_NEXT, R_OFFSET, R_SUB, RECORD_BYTES } from './record.ts';
 import { type Layout, MAP_BYTES, MAP_GENERATION } from './state.ts';
 
 const LONGEST_RUN = 64;
-const MODES = 3;
 
 export class CodeCache {
   readonly #layout: Layout;
@@ -20,7 +19,7 @@ export class CodeCache {
   readonly #bytes: Uint8Array;
   readonly #words: Int32Array;
   readonly #halves: Uint16Array;
-  /** Address of the map of a page in a mode, by page * 3 + mode. */
+  /** Address of the map of a page in a mode, by page and mode. */
   readonly #maps: Int32Array;
   readonly #owners: Int32Array;
   readonly #hasCode: Uint8Array;
@@ -134,9 +133,9 @@ export class CodeCache {
       }
       record += RECORD_BYTES;
       at += length;
-      if (row === null || row.flags.has('end')) {
-        // A helper may go on behind it all the same.
-        if (row !== null && !row.jump) this.#special(record, H_CHAIN, at);
+      if (row === null || row.end) {
+        // A function of TypeScript can also go on behind its instruction.
+        if (row !== null && row.function) this.#special(record, H_CHAIN, at);
         else record -= RECORD_BYTES;
         break;
       }

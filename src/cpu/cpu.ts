@@ -3,30 +3,23 @@
  *
  * Between two calls of `run` the state is exact: registers, flags and LINEAR_RIP are those at an instruction's boundary.
  */
-import {
-  ACCESS_FETCH,
-  ACCESS_USER,
-  type Bus,
-  EXIT_BUDGET,
-  EXIT_BUS,
-  EXIT_EXCEPTION,
-  RIGHT_FETCH,
-  TRANSLATE_EXIT,
-  TRANSLATE_FAULT,
-  TRANSLATE_OK,
-} from './bus.ts';
+import { type Bus, EXIT_BUDGET, EXIT_BUS, EXIT_EXCEPTION, EXIT_HALT, EXIT_UNSUPPORTED } from './bus.ts';
 import { CodeCache } from './code-cache.ts';
+import { CodeFinder } from './code-finder.ts';
 import { CpuState } from './cpu-state.ts';
-import { Decoder, MODE_16, MODE_32, MODE_64 } from './decoder.ts';
-import { deliver } from './exceptions.ts';
-import { H_CHAIN_LINK, spread } from './forms.ts';
+import { Decoder, FPU_ALL, FPU_NO_SSE, FPU_OFF, MODE_16, MODE_32, MODE_64, MODES } from './decoder.ts';
+import { deliver, type EventKind } from './exceptions.ts';
+import { CR4_BUILT, EFER_BUILT, type Features, readFeatures } from './features.ts';
+import { spread } from './forms.ts';
 import { type Environment, HELPER_FAULT, HELPER_LEAVE, interpreterModule } from './interpreter.ts';
 import { MemoryPort } from './memory-port.ts';
-import { R_HANDLER, R_IMMEDIATE, R_LINK, R_NEXT, R_OFFSET, R_SUB, RECORD_BYTES } from './record.ts';
+import { R_NEXT, R_OFFSET, R_SUB, RECORD_BYTES } from './record.ts';
+import { resetState } from './reset.ts';
 import { divide } from './slow-arithmetic.ts';
 import {
   CPL,
-  CR2,
+  CR0,
+  CR4,
   CS,
   CS_BASE,
   DR6,
@@ -36,10 +29,10 @@ import {
   FETCH_SET_BYTES,
   FLAGS,
   INSTRUCTIONS,
-  LINEAR_MASK,
-  LIMIT,
-  LINEAR_RIP,
   type Layout,
+  LIMIT,
+  LINEAR_MASK,
+  LINEAR_RIP,
   NMI_BLOCKED,
   NO_EXCEPTION,
   PENDING_ERROR,
@@ -52,12 +45,12 @@ import {
   SHADOW_AT,
   SHADOW_BEGINS,
   SHADOW_ON,
+  STACK_MASK,
   TLB_SET,
   TLB_SET_BYTES,
 } from './state.ts';
 import { helperFunctions } from './system/helpers.ts';
 import { FAULT, type HelperFunction, LEAVE, NEXT } from './system/outcome.ts';
-import { resetState } from './reset.ts';
 import { INSTRUCTION_TABLE } from './table/table.ts';
 import { SoftTlb } from './tlb.ts';
 
@@ -65,14 +58,26 @@ const RFLAGS_TF = 1 << 8;
 const RFLAGS_IF = 1 << 9;
 const VECTOR_DB = 1;
 const VECTOR_NMI = 2;
-const VECTOR_GP = 13;
-const VECTOR_PF = 14;
+const DR6_BS = 1 << 14;
+const CR0_EM = 1 << 2;
+const CR0_TS = 1 << 3;
+const CR4_OSFXSR = 1 << 9;
 const DESCRIPTOR_LONG = 1 << 21;
 const DESCRIPTOR_BIG = 1 << 22;
 /** Longest run of generated code: V8 does not swap a function for its optimised version while it runs. */
 const SLICE = 200_000;
 
 const FORMS = spread(INSTRUCTION_TABLE);
+
+/** The module of the last layout: a second CPU at the same place needs no other. */
+let compiled: { layout: Layout; module: WebAssembly.Module } | null = null;
+
+function interpreterFor(layout: Layout): WebAssembly.Module {
+  if (compiled?.layout.state !== layout.state || compiled.layout.tlb !== layout.tlb) {
+    compiled = { layout, module: new WebAssembly.Module(interpreterModule(FORMS, layout)) };
+  }
+  return compiled.module;
+}
 
 export class Cpu {
   readonly state: CpuState;
@@ -84,11 +89,17 @@ export class Cpu {
   readonly #run: (record: number) => void;
   readonly #helpers: readonly HelperFunction[];
   readonly #stepRecord: number;
+  readonly #decoder: Decoder;
+  readonly #finder: CodeFinder;
   #pendingInterrupt = -1;
   #interruptLine = false;
   /** The record at which generated code called TypeScript last. */
   #calledAt = 0;
   #pendingNmi = false;
+  /** What the pending exception is, if it isn't an ordinary fault. */
+  #pendingKind: EventKind = 'fault';
+  /** Set by an instruction that must not be followed by a single-step trap. */
+  trapHeld = false;
   /** A helper's reason to end the run, or -1. */
   exitReason = -1;
   /** A bit for each vector whose exceptions end the run instead of being delivered. */
@@ -108,16 +119,17 @@ export class Cpu {
       if (at < 0) throw new Error(`no instruction uses ${name}`);
       return at;
     };
-    const decoder = new Decoder(FORMS.rows, helper('ud'), buffer);
+    this.#decoder = new Decoder(FORMS.rows, { invalid: helper('ud'), unavailable: helper('unavailable') }, buffer);
     this.tlb = new SoftTlb(buffer, layout);
     // The last records are for single steps.
     this.#stepRecord = layout.recordsEnd - 4 * RECORD_BYTES;
     const cacheLayout = { ...layout, recordsEnd: this.#stepRecord };
-    this.code = new CodeCache(buffer, cacheLayout, decoder, helper('gp'), (host, has) => {
+    this.code = new CodeCache(buffer, cacheLayout, this.#decoder, helper('gp'), (host, has) => {
       if (has) this.tlb.withholdWrites(host);
       bus.codePage(host, has);
     });
     this.memory = new MemoryPort(this.state, this.tlb, this.code, bus);
+    this.#finder = new CodeFinder(this.state, this.memory, this.tlb, this.code, bus, this.#stepRecord);
     this.#helpers = FORMS.helpers.map((name) => {
       const f = helperFunctions[name];
       if (!f) throw new Error(`no function for ${name}`);
@@ -130,13 +142,12 @@ export class Cpu {
       },
       commit: () => this.memory.commit(),
       divide: (signed, lo, hi) => divide(this.state, signed !== 0, lo, hi),
-      find: (lo, hi) => this.#find(lo, hi),
-      link: (record) => this.#link(record),
-      guard: (record) => this.#guard(record),
+      find: (lo, hi) => this.#finder.find(lo, hi),
+      link: (record) => this.#finder.link(record),
+      guard: (record) => this.#finder.guard(record),
       helper: (record) => this.#helper(record),
     };
-    const module = new WebAssembly.Module(interpreterModule(FORMS, layout));
-    const instance = new WebAssembly.Instance(module, { e: { memory, ...environment } });
+    const instance = new WebAssembly.Instance(interpreterFor(layout), { e: { memory, ...environment } });
     this.#run = instance.exports['run'] as (record: number) => void;
     resetState(this.state);
     this.modeChanged();
@@ -149,18 +160,24 @@ export class Cpu {
     return attributes & DESCRIPTOR_BIG ? MODE_32 : MODE_16;
   }
 
-  #lastMode = -1;
+  /** What CR0 and CR4 leave of MMX and SSE: FPU_* of the decoder. */
+  get #fpuLevel(): number {
+    const { state } = this;
+    if (state.get(CR0) & (CR0_EM | CR0_TS)) return FPU_OFF;
+    return state.get(CR4) & CR4_OSFXSR ? FPU_ALL : FPU_NO_SSE;
+  }
 
-  /** To be called when CPL, CS, paging or AC changed: chooses TLB sets and masks. */
+  /** To be called when CPL, CS, paging, AC, CR0 or CR4 changed: chooses TLB sets, masks, and what decoding depends on. */
   modeChanged(): void {
     const { state, layout } = this;
     const mode = this.mode;
     state.set(TLB_SET, layout.tlb + this.memory.dataSet * TLB_SET_BYTES);
     state.set(FETCH_SET, layout.fetchTlb + (state.get(CPL) === 3 ? FETCH_SET_BYTES : 0));
     state.setPair(LINEAR_MASK, -1, mode === MODE_64 ? -1 : 0);
-    state.setPair(LINEAR_MASK + 8, -1, mode === MODE_64 ? -1 : 0);
-    if (mode !== this.#lastMode) {
-      this.#lastMode = mode;
+    state.setPair(STACK_MASK, -1, mode === MODE_64 ? -1 : 0);
+    const decodeMode = mode + MODES * this.#fpuLevel;
+    if (decodeMode !== this.#finder.mode) {
+      this.#finder.mode = decodeMode;
       this.tlb.flushFetches();
     }
   }
@@ -172,24 +189,36 @@ export class Cpu {
     this.exitReason = -1;
     memory.exitRequested = false;
     while (left > 0) {
-      if (state.raised && !this.#deliverPending()) return this.exitReason;
+      if (state.raised && !this.#deliverPending()) return this.#ended;
       this.#takeInterrupt();
-      if (this.exitReason >= 0) return this.exitReason;
+      if (this.exitReason >= 0 || memory.exitRequested) return this.#ended;
+      // The delivery has found another event: a fault on the way, or one that has to wait.
+      if (state.raised) continue;
       const before = state.get(INSTRUCTIONS);
       if (this.#mustStep) this.#step();
       else this.#execute(Math.min(left, SLICE));
-      left -= (state.get(INSTRUCTIONS) - before) >>> 0;
-      if (state.raised && !this.#deliverPending()) return this.exitReason;
+      // An exception costs something too, or a handler that faults at once would never use its budget up.
+      left -= ((state.get(INSTRUCTIONS) - before) >>> 0) + (state.raised ? 1 : 0);
       if (this.exitReason >= 0) return this.exitReason;
-      if (memory.exitRequested) return EXIT_BUS;
+      if (state.raised && !this.#deliverPending()) return this.#ended;
+      if (this.exitReason >= 0 || memory.exitRequested) return this.#ended;
     }
     return EXIT_BUDGET;
+  }
+
+  get #ended(): number {
+    if (this.memory.fetchedFromDevice) {
+      this.memory.fetchedFromDevice = false;
+      this.unsupported = 'fetch from a device';
+      return EXIT_UNSUPPORTED;
+    }
+    return this.exitReason >= 0 ? this.exitReason : EXIT_BUS;
   }
 
   /** Instructions are to be done one by one: TF, or an event that waits for the end of an interrupt shadow. */
   get #mustStep(): boolean {
     if (this.state.get(FLAGS) & RFLAGS_TF) return true;
-    return this.shadowed && (this.#interruptLine || this.#pendingInterrupt >= 0 || this.#pendingNmi);
+    return this.shadowed && this.#eventWaits;
   }
 
   /** Right after STI or MOV SS. */
@@ -205,7 +234,7 @@ export class Cpu {
 
   #execute(budget: number): void {
     const { state } = this;
-    const record = this.#find(state.get(LINEAR_RIP), state.high(LINEAR_RIP));
+    const record = this.#finder.find(state.get(LINEAR_RIP), state.high(LINEAR_RIP));
     if (record === 0) return;
     state.setPair(RIP_PAGE, state.get(LINEAR_RIP) & ~4095, state.high(LINEAR_RIP));
     this.#enter(record, budget * RECORD_BYTES);
@@ -242,52 +271,46 @@ export class Cpu {
     state.setPair(LINEAR_RIP, lo & state.get(LINEAR_MASK), hi & state.high(LINEAR_MASK));
   }
 
-  /** One instruction, then the trap that TF asks for. */
+  /** One instruction, then the trap that TF asks for: the TF of before, but SYSCALL and its like decide for themselves. */
   #step(): void {
     const { state } = this;
     const trap = (state.get(FLAGS) & RFLAGS_TF) !== 0;
     const before = state.get(INSTRUCTIONS);
     const lo = state.get(LINEAR_RIP);
     const hi = state.high(LINEAR_RIP);
-    const host = this.#fetchPage(lo, hi);
-    if (host < 0) return;
-    const offset = lo & 4095;
+    if (!this.#finder.prepareStep(lo, hi)) return;
     const record = this.#stepRecord;
-    let nextHost = 0;
-    for (;;) {
-      const bytes = this.code.bytesAt(host, nextHost, offset);
-      this.code.decodeOne(bytes, this.mode, record, offset);
-      if (nextHost !== 0 || state.view.getUint16(record + R_NEXT, true) <= 4096) break;
-      const page = ((lo & ~4095) + 4096) | 0;
-      nextHost = this.#fetchPage(page, page === 0 ? hi + 1 : hi);
-      if (nextHost < 0) return;
-    }
     this.code.stop(record + RECORD_BYTES, state.view.getUint16(record + R_NEXT, true));
     state.setPair(RIP_PAGE, lo & ~4095, hi);
+    this.trapHeld = false;
     this.#enter(record, 1);
-    const stepped = state.get(INSTRUCTIONS) !== before;
-    if (trap && stepped && !state.raised) this.#singleStepTrap();
+    if (trap && !this.trapHeld && !state.raised && state.get(INSTRUCTIONS) !== before) this.trap();
   }
 
-  #singleStepTrap(): void {
+  /** Raises the #DB of single-stepping, to be delivered before the next instruction. */
+  trap(): void {
     const { state } = this;
-    state.set(DR6, state.get(DR6) | (1 << 14));
+    state.set(DR6, state.get(DR6) | DR6_BS);
     state.raise(VECTOR_DB, 0);
+    this.#pendingKind = 'trap';
+    if (this.exitReason === EXIT_HALT) this.exitReason = -1;
   }
 
-  /** Delivers the exception that was raised; false when the CPU shut down. */
+  /** Delivers the exception that was raised; false when the run has to end. */
   #deliverPending(): boolean {
     const { state } = this;
     const vector = state.get(PENDING_VECTOR);
     const error = state.get(PENDING_ERROR);
+    const kind = this.#pendingKind;
     state.set(PENDING_VECTOR, NO_EXCEPTION);
-    if ((this.interceptExceptions >>> vector) & 1) {
+    this.#pendingKind = 'fault';
+    if (vector < 32 && (this.interceptExceptions >>> vector) & 1 && kind !== 'external') {
       this.intercepted.vector = vector;
       this.intercepted.error = error;
       this.exitReason = EXIT_EXCEPTION;
       return false;
     }
-    return deliver(this, vector, error, 'fault');
+    return deliver(this, vector, error, kind);
   }
 
   #takeInterrupt(): void {
@@ -298,18 +321,43 @@ export class Cpu {
       deliver(this, VECTOR_NMI, 0, 'external');
       return;
     }
-    if (this.#pendingInterrupt >= 0 && this.interruptible) {
+    if (!this.interruptible) return;
+    if (this.#pendingInterrupt >= 0) {
       const vector = this.#pendingInterrupt;
       this.#pendingInterrupt = -1;
       deliver(this, vector, 0, 'external');
-    } else if (this.#interruptLine && this.interruptible) {
+    } else if (this.#interruptLine) {
       const vector = this.bus.acknowledgeInterrupt();
       if (vector >= 0) deliver(this, vector, 0, 'external');
     }
   }
 
-  /** SYSENTER works in long mode, as on Intel. */
+  /** Something may be waiting that an instruction has just let in. */
+  get #eventWaits(): boolean {
+    return this.#interruptLine || this.#pendingInterrupt >= 0 || (this.#pendingNmi && !this.state.get(NMI_BLOCKED));
+  }
+
+  /** SYSENTER works in long mode, and SYSCALL in 64-bit mode only, as on Intel. */
   sysenterInLongMode = false;
+  /** Bits that CR4 and EFER may have; others are #GP. All that is built, until `useCpuid` or the machine says otherwise. */
+  cr4Allowed = CR4_BUILT;
+  eferAllowed = EFER_BUILT;
+
+  /** Takes from the bus's CPUID which instructions exist and which bits CR4 and EFER may have. */
+  useCpuid(): void {
+    const features = readFeatures(this.bus);
+    this.cr4Allowed = features.cr4;
+    this.eferAllowed = features.efer;
+    this.sysenterInLongMode = features.intel;
+    this.useFeatures(features);
+  }
+
+  /** Instructions whose feature isn't named become undefined. */
+  useFeatures({ instructions }: Pick<Features, 'instructions'>): void {
+    this.#decoder.useFeatures(instructions);
+    this.code.drop();
+    this.tlb.flushFetches();
+  }
 
   /** Goes on at the instruction of `record` once more: for a helper that isn't finished. */
   again(record: number): void {
@@ -357,29 +405,10 @@ export class Cpu {
     this.yield();
   }
 
-  /** Delivers an exception at the next run. */
-  raise(vector: number, error = 0): void {
+  /** Delivers an event at the next run. */
+  raise(vector: number, error = 0, kind: EventKind = 'fault'): void {
     this.state.raise(vector, error);
-  }
-
-  /** Host page for a fetch, or -1 after an exception or a request to leave. */
-  #fetchPage(lo: number, hi: number): number {
-    const { state, memory } = this;
-    if (!memory.isCanonical(hi)) {
-      state.raise(VECTOR_GP, 0);
-      return -1;
-    }
-    const t = memory.translation;
-    const status = this.bus.translate(lo, hi, ACCESS_FETCH | (state.get(CPL) === 3 ? ACCESS_USER : 0), t);
-    if (status === TRANSLATE_OK) return t.host & ~4095;
-    if (status === TRANSLATE_FAULT) {
-      state.setPair(CR2, lo, hi);
-      state.raise(VECTOR_PF, t.errorCode);
-    } else {
-      memory.exitRequested = true;
-      if (status !== TRANSLATE_EXIT) this.unsupported = 'fetch from a device';
-    }
-    return -1;
+    this.#pendingKind = kind;
   }
 
   /** Retired instructions, also in the middle of a run: for the instruction at `record`. */
@@ -399,72 +428,6 @@ export class Cpu {
     return (state.get(INSTRUCTIONS + 4) >>> 0) * 4294967296 + (state.get(INSTRUCTIONS) >>> 0);
   }
 
-  /** See `Environment.find`. Decodes if need be. */
-  #find(lo: number, hi: number): number {
-    const set = this.state.get(CPL) === 3 ? 1 : 0;
-    const offset = lo & 4095;
-    let map = this.tlb.lookupFetch(set, lo, hi);
-    if (map !== 0) {
-      const known = this.code.record(map, offset);
-      if (known !== 0) return known;
-    }
-    this.state.setPair(LINEAR_RIP, lo, hi);
-    const host = this.#fetchPage(lo, hi);
-    if (host < 0) return 0;
-    const cached = (this.memory.translation.rights & RIGHT_FETCH) !== 0;
-    const drops = this.code.drops;
-    this.code.reserve();
-    map = this.code.mapOf(host, this.mode);
-    if (this.code.drops !== drops) this.tlb.flushFetches();
-    if (cached) this.tlb.fillFetch(set, lo, hi, map);
-    const known = this.code.record(map, offset);
-    if (known !== 0) return known;
-    const record = this.code.decodeRun(map, host, this.mode, offset);
-    return record !== 0 ? record : this.#findCrossing(map, host, lo, hi, drops);
-  }
-
-  /** The instruction at `lo`, `hi` ends in the next page. */
-  #findCrossing(map: number, host: number, lo: number, hi: number, drops: number): number {
-    const nextLo = ((lo & ~4095) + 4096) | 0;
-    const nextHi = nextLo === 0 && this.state.longMode ? (hi + 1) | 0 : hi;
-    const nextHost = this.#fetchPage(nextLo, nextHi);
-    if (nextHost < 0) return 0;
-    const nextMap = this.code.mapOf(nextHost, this.mode);
-    if (this.code.drops !== drops) {
-      // Making the second map dropped the first.
-      this.tlb.flushFetches();
-      return this.#find(lo, hi);
-    }
-    if (this.memory.translation.rights & RIGHT_FETCH) {
-      this.tlb.fillFetch(this.state.get(CPL) === 3 ? 1 : 0, nextLo, nextHi, nextMap);
-    }
-    return this.code.decodeCrossing(map, host, nextHost, this.mode, lo & 4095);
-  }
-
-  #link(record: number): number {
-    const { state } = this;
-    const { view } = state;
-    const chain = view.getUint16(record + R_HANDLER, true) === H_CHAIN_LINK;
-    const offset = chain ? view.getUint16(record + R_OFFSET, true) : view.getInt32(record + R_IMMEDIATE, true);
-    const drops = this.code.drops;
-    const found = this.#find(state.get(RIP_PAGE) | offset, state.high(RIP_PAGE));
-    // The records of single steps are used for other instructions later.
-    if (found !== 0 && this.code.drops === drops && record < this.#stepRecord) {
-      view.setInt32(record + R_LINK, found, true);
-    }
-    return found;
-  }
-
-  #guard(record: number): number {
-    const { state } = this;
-    const offset = state.view.getUint16(record + R_OFFSET, true);
-    const lo = state.get(RIP_PAGE) | offset;
-    const hi = state.high(RIP_PAGE);
-    const map = this.tlb.lookupFetch(state.get(CPL) === 3 ? 1 : 0, lo, hi);
-    if (map !== 0) this.code.forget(map, offset);
-    return this.#find(lo, hi);
-  }
-
   /** See `Environment.helper`. LINEAR_RIP is that of the next instruction while the function runs. */
   #helper(record: number): number {
     const { state } = this;
@@ -476,10 +439,10 @@ export class Cpu {
       this.#setRipFrom(record, R_OFFSET);
       return HELPER_FAULT;
     }
-    if (outcome === LEAVE || record >= this.#stepRecord || this.#interruptLine || this.#pendingInterrupt >= 0) return HELPER_LEAVE;
+    if (outcome === LEAVE || record >= this.#stepRecord || this.#eventWaits) return HELPER_LEAVE;
     const lo = state.get(LINEAR_RIP);
     const hi = state.high(LINEAR_RIP);
-    const found = this.#find(lo, hi);
+    const found = this.#finder.find(lo, hi);
     if (found === 0) return HELPER_LEAVE;
     state.setPair(RIP_PAGE, lo & ~4095, hi);
     return found;

@@ -1,6 +1,9 @@
 /**
  * Bytes to records. Works on any bytes: a page of memory, or a copy when an instruction crosses into the next page.
  */
+import { AddressForm } from './address-form.ts';
+import { ByteReader } from './byte-reader.ts';
+import { ALL_INSTRUCTIONS } from './features.ts';
 import { type DecodedRow, H_HELPER, tokenBytes, VARIANT_KINDS } from './forms.ts';
 import {
   META_MEMORY,
@@ -22,11 +25,23 @@ import {
   R_SEGMENT,
   R_SUB,
 } from './record.ts';
-import { DS, FS, RAX, RBP, RBX, RCX, RDI, RDX, RIP_PAGE, RSI, SEGMENT_BASE, SS, ZERO } from './state.ts';
+import { DS, FS, RAX, RCX, RDX, SEGMENT_BASE, SS, ZERO } from './state.ts';
 
 export const MODE_16 = 0;
 export const MODE_32 = 1;
 export const MODE_64 = 2;
+export const MODES = 3;
+
+/**
+ * What CR0 and CR4 leave of MMX and SSE is a part of the mode that instructions are decoded in (`mode + MODES * level`): so
+ * the check costs nothing where they are available.
+ */
+export const FPU_ALL = 0;
+/** CR4.OSFXSR is clear. */
+export const FPU_NO_SSE = 1;
+/** CR0 has EM or TS. */
+export const FPU_OFF = 2;
+export const DECODE_MODES = MODES * 3;
 
 /** More bytes than there were. */
 export const NEED_MORE = -1;
@@ -39,18 +54,23 @@ const PREFIX_F3 = 2;
 const PREFIX_F2 = 4;
 const PREFIX_LOCK = 8;
 
-/** A general register, in 16-bit addresses, by ModRM.rm: base, then index. */
-const BASES_16 = [RBX, RBX, RBP, RBP, RSI, RDI, RBP, RBX];
-const INDEXES_16 = [RSI, RDI, RSI, RDI, ZERO, ZERO, ZERO, ZERO];
+/** Helpers that stand for instructions. */
+export interface StandIns {
+  /** Raises #UD. */
+  readonly invalid: number;
+  /** Raises #UD or #NM, as CR0 and CR4 have it. */
+  readonly unavailable: number;
+}
 
 export class Decoder {
-  readonly #rows: (readonly DecodedRow[])[];
-  readonly #invalid: number;
-  #bytes: Uint8Array = new Uint8Array(0);
+  readonly #all: readonly DecodedRow[];
+  #rows: (readonly DecodedRow[])[] = [];
+  readonly #standIns: StandIns;
+  readonly #reader = new ByteReader();
+  readonly #form = new AddressForm();
   #start = 0;
-  #at = 0;
-  #end = 0;
   #mode = MODE_64;
+  #fpu = FPU_ALL;
   #out: DataView;
   #record = 0;
   #offset = 0;
@@ -60,66 +80,50 @@ export class Decoder {
   #wideAddress = 8;
   #modrm = 0;
   #kind = 0;
-  #base = ZERO;
-  #index = ZERO;
-  #scale = 0;
-  #displacement = 0;
-  #stack = false;
-  #relative = false;
   /** The row of the instruction decoded last; null when there was none (#UD). */
   row: DecodedRow | null = null;
   /** Target of the jump decoded last, as an offset from its page. */
   target = 0;
 
-  /** `invalidHelper`: the helper that raises #UD. */
-  constructor(rows: readonly DecodedRow[], invalidHelper: number, buffer: ArrayBuffer) {
-    const byOpcode: DecodedRow[][] = Array.from({ length: 4 * 256 }, () => []);
-    for (const row of rows) byOpcode[row.map * 256 + row.opcode].push(row);
-    this.#rows = byOpcode;
-    this.#invalid = invalidHelper;
+  constructor(rows: readonly DecodedRow[], standIns: StandIns, buffer: ArrayBuffer) {
+    this.#all = rows;
+    this.#standIns = standIns;
     this.#out = new DataView(buffer);
+    this.useFeatures(ALL_INSTRUCTIONS);
+  }
+
+  /** Rows whose feature isn't among these don't exist from now on. What was decoded before stays. */
+  useFeatures(features: ReadonlySet<string>): void {
+    const byOpcode: DecodedRow[][] = Array.from({ length: 4 * 256 }, () => []);
+    for (const row of this.#all) {
+      if (row.feature === '' || features.has(row.feature)) byOpcode[row.map * 256 + row.opcode].push(row);
+    }
+    this.#rows = byOpcode;
   }
 
   /**
    * Decodes the instruction at `bytes[at]` into the record at address `record`. `offset`: its place in its page. Returns its
-   * length, NEED_MORE when it doesn't end before `end`, or TOO_LONG.
+   * length, NEED_MORE when it doesn't end before `end`, or TOO_LONG. `mode`: MODE_* and FPU_*.
    */
   decode(bytes: Uint8Array, at: number, end: number, mode: number, record: number, offset: number): number {
-    this.#bytes = bytes;
+    const reader = this.#reader;
+    reader.start(bytes, at, Math.min(end, at + LONGEST + 1));
     this.#start = at;
-    this.#at = at;
-    this.#end = Math.min(end, at + LONGEST + 1);
-    this.#mode = mode;
+    this.#mode = mode % MODES;
+    this.#fpu = (mode - this.#mode) / MODES;
     this.#record = record;
     this.#offset = offset;
     const found = this.#instruction();
-    const length = this.#at - at;
+    const length = reader.at - at;
     if (length > LONGEST) return TOO_LONG;
-    if (this.#at > end) return NEED_MORE;
+    if (reader.at > end) return NEED_MORE;
     if (!found) {
       this.row = null;
-      this.#finish(H_HELPER, this.#invalid, 0, 4, length);
+      this.#finish(H_HELPER, this.#standIns.invalid, 4, length);
+    } else if (this.row !== null && this.row.fpu + this.#fpu > FPU_OFF) {
+      this.#finish(H_HELPER, this.#standIns.unavailable, this.row.fpu, length);
     }
     return length;
-  }
-
-  #byte(): number {
-    const at = this.#at++;
-    return at < this.#end ? this.#bytes[at] : 0;
-  }
-
-  #signedByte(): number {
-    return (this.#byte() << 24) >> 24;
-  }
-
-  #word(): number {
-    const low = this.#byte();
-    return low | (this.#byte() << 8);
-  }
-
-  #int(): number {
-    const low = this.#word();
-    return low | (this.#word() << 16);
   }
 
   /** False: no such instruction. */
@@ -127,20 +131,18 @@ export class Decoder {
     const opcode = this.#prefixesAndOpcode();
     const candidates = this.#rows[opcode];
     if (candidates.length === 0) return false;
-    if (candidates[0].modrm) this.#modrm = this.#byte();
+    if (candidates[0].modrm) this.#modrm = this.#reader.byte();
     const row = this.#choose(candidates);
     this.row = row;
     if (!row) return false;
     this.#kind = 0;
-    this.#base = ZERO;
-    this.#index = ZERO;
-    this.#scale = 0;
-    this.#displacement = 0;
-    this.#stack = false;
-    this.#relative = false;
+    this.#form.clear();
     // Control and debug registers take their general register from rm whatever mod says.
-    if (row.modrm && this.#modrm < 0xc0 && !row.operands.includes('R')) this.#memory();
-    if (this.#prefixes & PREFIX_LOCK && !(row.flags.has('lock') && this.#kind !== 0)) return false;
+    if (row.modrm && this.#modrm < 0xc0 && !row.registerOnly) {
+      this.#kind = 1;
+      this.#form.read(this.#reader, this.#modrm, this.#wideAddress, this.#mode === MODE_64, this.#rex);
+    }
+    if (this.#prefixes & PREFIX_LOCK && !(row.lockable && this.#kind !== 0)) return false;
     this.#operands(row);
     return true;
   }
@@ -152,9 +154,9 @@ export class Decoder {
     this.#rex = 0;
     this.#wideAddress = long ? 8 : this.#mode === MODE_32 ? 4 : 2;
     for (;;) {
-      const byte = this.#byte();
+      const byte = this.#reader.byte();
       // Beyond the end the answer no longer matters.
-      if (this.#at > this.#end) return 0x0f * 256;
+      if (this.#reader.passed) return 0;
       switch (byte) {
         case 0x66:
           this.#prefixes |= PREFIX_66;
@@ -182,9 +184,9 @@ export class Decoder {
           this.#segment = byte & 7;
           break;
         case 0x0f: {
-          const second = this.#byte();
-          if (second === 0x38) return 512 + this.#byte();
-          if (second === 0x3a) return 768 + this.#byte();
+          const second = this.#reader.byte();
+          if (second === 0x38) return 512 + this.#reader.byte();
+          if (second === 0x3a) return 768 + this.#reader.byte();
           return 256 + second;
         }
         default:
@@ -205,9 +207,9 @@ export class Decoder {
       if (row.digit >= 0 && row.digit !== ((this.#modrm >> 3) & 7)) continue;
       if (row.form === 'reg' && this.#modrm < 0xc0) continue;
       if (row.form === 'mem' && this.#modrm >= 0xc0) continue;
-      if (row.flags.has(this.#mode === MODE_64 ? 'i64' : 'o64')) continue;
+      if (this.#mode === MODE_64 ? row.never64 : row.only64) continue;
       if (row.rm >= 0 && row.rm !== (this.#modrm & 7)) continue;
-      if (row.flags.has(this.#rex & 8 ? 'w0' : 'w1')) continue;
+      if (row.wide >= 0 && row.wide !== ((this.#rex >> 3) & 1)) continue;
       // 90 with REX.B is an exchange with r8.
       if (row.opcode === 0x90 && row.map === 0 && (row.name === 'nop') === ((this.#rex & 1) !== 0)) continue;
       if (row.prefix === mandatory) return row;
@@ -219,65 +221,12 @@ export class Decoder {
   #operandSize(row: DecodedRow): number {
     const half = (this.#prefixes & PREFIX_66) !== 0;
     if (this.#mode === MODE_64) {
-      if (row.flags.has('f64')) return half && row.flags.has('rip16') ? 2 : 8;
+      if (row.fixed64) return 8;
       if (this.#rex & 8) return 8;
-      if (half && row.prefix !== '66') return 2;
-      return row.flags.has('d64') ? 8 : 4;
+      if (half && row.takes66) return 2;
+      return row.default64 ? 8 : 4;
     }
     return half !== (this.#mode === MODE_16) ? 2 : 4;
-  }
-
-  #memory(): void {
-    this.#kind = 1;
-    const mod = this.#modrm >> 6;
-    const rm = this.#modrm & 7;
-    if (this.#wideAddress === 2) {
-      this.#memory16(mod, rm);
-      return;
-    }
-    if (rm === 4) {
-      this.#scaled(mod);
-    } else if (rm === 5 && mod === 0) {
-      this.#displacement = this.#int();
-      if (this.#mode === MODE_64) {
-        this.#base = RIP_PAGE;
-        this.#relative = true;
-      }
-      return;
-    } else {
-      this.#base = (rm | ((this.#rex & 1) << 3)) * 8;
-      this.#stack = rm === 5 && !(this.#rex & 1);
-    }
-    if (mod === 1) this.#displacement += this.#signedByte();
-    else if (mod === 2) this.#displacement += this.#int();
-  }
-
-  #scaled(mod: number): void {
-    const sib = this.#byte();
-    const index = ((sib >> 3) & 7) | ((this.#rex & 2) << 2);
-    if (index !== 4) {
-      this.#index = index * 8;
-      this.#scale = sib >> 6;
-    }
-    if ((sib & 7) === 5 && mod === 0) {
-      this.#displacement = this.#int();
-      return;
-    }
-    const base = (sib & 7) | ((this.#rex & 1) << 3);
-    this.#base = base * 8;
-    this.#stack = base === 4 || base === 5;
-  }
-
-  #memory16(mod: number, rm: number): void {
-    if (rm === 6 && mod === 0) {
-      this.#displacement = this.#word();
-      return;
-    }
-    this.#base = BASES_16[rm];
-    this.#index = INDEXES_16[rm];
-    this.#stack = this.#base === RBP;
-    if (mod === 1) this.#displacement = this.#signedByte();
-    else if (mod === 2) this.#displacement = (this.#word() << 16) >> 16;
   }
 
   /** Operand fields, the immediate, then the record as a whole. */
@@ -285,7 +234,7 @@ export class Decoder {
     const size = this.#operandSize(row);
     const out = this.#out;
     const record = this.#record;
-    let displacementHigh = this.#displacement >> 31;
+    let displacementHigh = this.#form.displacement >> 31;
     let immediate = 0;
     let immediateHigh = 0;
     let slot = 0;
@@ -295,9 +244,9 @@ export class Decoder {
         case 'I':
           immediate = this.#immediate(token, row, size);
           immediateHigh = immediate >> 31;
-          if (token === 'Iv' && size === 8) immediateHigh = this.#int();
-          if (token === 'Ip') immediateHigh = this.#word();
-          if (token === 'Ie') immediate |= this.#byte() << 16;
+          if (token === 'Iv' && size === 8) immediateHigh = this.#reader.int();
+          if (token === 'Ip') immediateHigh = this.#reader.word();
+          if (token === 'Ie') immediate |= this.#reader.byte() << 16;
           break;
         case 'F':
           immediate = ((row.opcode & 7) << 8) | this.#modrm;
@@ -306,23 +255,24 @@ export class Decoder {
           immediate = 1;
           break;
         case 'J':
-          immediate = token === 'Jb' ? this.#signedByte() : size === 2 ? (this.#word() << 16) >> 16 : this.#int();
+          immediate =
+            token === 'Jb' ? this.#reader.signedByte() : size === 2 ? this.#reader.signedWord() : this.#reader.int();
           break;
         case 'O':
           this.#kind = 3;
-          this.#displacement = this.#wideAddress === 2 ? this.#word() : this.#int();
-          displacementHigh = this.#wideAddress === 8 ? this.#int() : 0;
+          this.#form.displacement = this.#wideAddress === 2 ? this.#reader.word() : this.#reader.int();
+          displacementHigh = this.#wideAddress === 8 ? this.#reader.int() : 0;
           break;
         default:
           if (slot < 2) out.setUint8(record + R_OPERAND + i, this.#registerField(token));
       }
       slot++;
     }
-    const length = this.#at - this.#start;
+    const length = this.#reader.at - this.#start;
     const next = this.#offset + length;
-    if (this.#relative) {
-      const sum = this.#displacement + next;
-      this.#displacement = sum | 0;
+    if (this.#form.relative) {
+      const sum = this.#form.displacement + next;
+      this.#form.displacement = sum | 0;
       displacementHigh = Math.floor(sum / 4294967296);
     }
     let variant = this.#addressKind();
@@ -336,20 +286,20 @@ export class Decoder {
     const handler = row.variants[index * VARIANT_KINDS + variant];
     out.setInt32(record + R_IMMEDIATE, immediate, true);
     out.setInt32(record + R_IMMEDIATE + 4, immediateHigh, true);
-    out.setInt32(record + R_DISPLACEMENT, row.jump ? 0 : this.#displacement, true);
+    out.setInt32(record + R_DISPLACEMENT, row.jump ? 0 : this.#form.displacement, true);
     out.setInt32(record + R_DISPLACEMENT + 4, displacementHigh, true);
-    this.#finish(handler & 0xffff, handler >>> 16, variant, size, length);
+    this.#finish(handler & 0xffff, handler >>> 16, size, length);
   }
 
-  #finish(handler: number, sub: number, _variant: number, size: number, length: number): void {
+  #finish(handler: number, sub: number, size: number, length: number): void {
     const out = this.#out;
     const record = this.#record;
     const segment = this.#effectiveSegment();
     out.setUint16(record + R_HANDLER, handler, true);
     out.setUint16(record + R_SUB, sub, true);
-    out.setUint8(record + R_BASE, this.#base);
-    out.setUint8(record + R_INDEX, this.#index);
-    out.setUint8(record + R_SCALE, this.#scale);
+    out.setUint8(record + R_BASE, this.#form.base);
+    out.setUint8(record + R_INDEX, this.#form.index);
+    out.setUint8(record + R_SCALE, this.#form.scale);
     out.setUint8(record + R_SEGMENT, SEGMENT_BASE + segment * 8);
     out.setUint16(record + R_OFFSET, this.#offset, true);
     out.setUint16(record + R_NEXT, this.#offset + length, true);
@@ -367,23 +317,23 @@ export class Decoder {
 
   #effectiveSegment(): number {
     if (this.#segment >= 0) return this.#segment;
-    return this.#stack ? SS : DS;
+    return this.#form.stack ? SS : DS;
   }
 
   /** 0 register, 1 flat base + displacement, 2 with index, 3 general. */
   #addressKind(): number {
     if (this.#kind === 0) return 0;
     if (this.#kind === 3 || this.#mode !== MODE_64 || this.#wideAddress !== 8 || this.#segment >= FS) return 3;
-    return this.#index === ZERO ? 1 : 2;
+    return this.#form.index === ZERO ? 1 : 2;
   }
 
   #immediate(token: string, row: DecodedRow, size: number): number {
-    if (token === 'Ib') return this.#byte();
-    if (token === 'Is' || token === 'Isv') return this.#signedByte();
-    if (token === 'Iw' || token === 'Ie') return this.#word();
-    if (token === 'Ip') return size === 2 ? this.#word() : this.#int();
+    if (token === 'Ib') return this.#reader.byte();
+    if (token === 'Is' || token === 'Isv') return this.#reader.signedByte();
+    if (token === 'Iw' || token === 'Ie') return this.#reader.word();
+    if (token === 'Ip') return size === 2 ? this.#reader.word() : this.#reader.int();
     const bytes = tokenBytes(token, size) || tokenBytes(row.operands[0], size);
-    return bytes === 1 ? this.#signedByte() : bytes === 2 ? (this.#word() << 16) >> 16 : this.#int();
+    return bytes === 1 ? this.#reader.signedByte() : bytes === 2 ? this.#reader.signedWord() : this.#reader.int();
   }
 
   /** A register operand as offset in the state, or whatever else the token makes of the number. */

@@ -30,6 +30,7 @@ import {
   CPL,
   CS,
   CS_BASE,
+  DR7,
   FLAGS,
   HIDDEN_BASE,
   IDTR_BASE,
@@ -42,20 +43,23 @@ import {
   SEGMENT_BYTES,
   SEGMENT_LIMIT,
   SEGMENTS,
+  SHADOW_ON,
   SS,
   SS_BASE,
   TR,
 } from './state.ts';
 
+const VECTOR_DB = 1;
 const VECTOR_DF = 8;
+const DR7_GD = 1 << 13;
 const VECTOR_PF = 14;
 const RFLAGS_TF = 1 << 8;
 const RFLAGS_IF = 1 << 9;
 const RFLAGS_NT = 1 << 14;
 const RFLAGS_RF = 1 << 16;
 
-/** `fault`: of the CPU itself. `software`: INT n. `external`: interrupts, NMI. */
-export type EventKind = 'fault' | 'software' | 'external';
+/** `fault`: of an instruction. `trap`: #DB behind one. `software`: INT n. `external`: interrupts, NMI. */
+export type EventKind = 'fault' | 'trap' | 'software' | 'external';
 
 const HAS_ERROR_CODE = new Set([8, 10, 11, 12, 13, 14, 17, 21]);
 const CONTRIBUTORY = new Set([0, 10, 11, 12, 13]);
@@ -74,11 +78,13 @@ export function deliver(cpu: Cpu, vector: number, error: number, kind: EventKind
     if (done) return true;
     if (!state.raised) {
       // The bus wants to leave: the event waits in the state, INT n will be done again.
-      if (memory.exitRequested && nowKind !== 'software') state.raise(nowVector, nowError);
+      if (memory.exitRequested && nowKind !== 'software') cpu.raise(nowVector, nowError, nowKind);
       return false;
     }
     const next = state.get(PENDING_VECTOR);
-    const nextError = state.get(PENDING_ERROR);
+    // Stack faults of the delivery itself come without a selector.
+    const outside = next === VECTOR_SS && nowKind !== 'software' ? 1 : 0;
+    const nextError = state.get(PENDING_ERROR) | outside;
     state.set(PENDING_VECTOR, NO_EXCEPTION);
     if (nowKind === 'software') {
       // An ordinary fault of INT n.
@@ -152,7 +158,7 @@ function deliverLong(cpu: Cpu, vector: number, withError: boolean, error: number
   const words: [number, number][] = [
     [selectorOf(cpu, SS), 0],
     [state.get(RSP), state.high(RSP)],
-    [state.rflags, 0],
+    [pushedFlags(cpu, kind), 0],
     [selectorOf(cpu, CS), 0],
     ripOf(cpu),
   ];
@@ -168,8 +174,13 @@ function deliverLong(cpu: Cpu, vector: number, withError: boolean, error: number
   state.setPair(RSP, (spLo + distance) | 0, carryInto(spLo, spHi, distance));
   setCode(cpu, selector, code, newCpl);
   if (newCpl !== cpl) setFlat(cpu, SS, newCpl, FLAT_DATA | (newCpl << 13));
-  enter(cpu, (lo & 0xffff) | (hi & 0xffff0000), offsetHi, (type & 1) === 0);
+  enter(cpu, (lo & 0xffff) | (hi & 0xffff0000), offsetHi, (type & 1) === 0, vector);
   return true;
+}
+
+/** RF keeps an instruction breakpoint from stopping the instruction that is begun again. */
+function pushedFlags(cpu: Cpu, kind: EventKind): number {
+  return cpu.state.rflags | (kind === 'fault' ? RFLAGS_RF : 0);
 }
 
 /** Offset of LINEAR_RIP in CS. */
@@ -199,8 +210,10 @@ function codeFor(cpu: Cpu, selector: number, ext: number, long: boolean): { lo: 
   return code;
 }
 
-function enter(cpu: Cpu, lo: number, hi: number, clearInterruptFlag: boolean): void {
+function enter(cpu: Cpu, lo: number, hi: number, clearInterruptFlag: boolean, vector: number): void {
   const { state } = cpu;
+  if (vector === VECTOR_DB) state.set(DR7, state.get(DR7) & ~DR7_GD);
+  state.set(SHADOW_ON, 0);
   const cleared = RFLAGS_TF | RFLAGS_NT | RFLAGS_RF | (clearInterruptFlag ? RFLAGS_IF : 0);
   state.set(FLAGS, state.get(FLAGS) & ~cleared);
   cpu.setRip(lo, hi);
@@ -242,7 +255,7 @@ function deliverProtected(cpu: Cpu, vector: number, withError: boolean, error: n
     sp = found.pointer;
     base = (found.lo >>> 16) | ((found.hi & 0xff) << 16) | (found.hi & 0xff000000);
   }
-  words.push(state.rflags, selectorOf(cpu, CS), ripOf(cpu)[0]);
+  words.push(pushedFlags(cpu, kind), selectorOf(cpu, CS), ripOf(cpu)[0]);
   if (withError) words.push(error);
   const access = newCpl === 3 ? ACCESS_USER : 0;
   for (const word of words) {
@@ -252,7 +265,7 @@ function deliverProtected(cpu: Cpu, vector: number, withError: boolean, error: n
   if (stack) setSegment(cpu, SS, (stack.selector & 0xfffc) | newCpl, stack);
   state.setPair(RSP, sp, 0);
   setCode(cpu, selector, code, newCpl);
-  enter(cpu, (lo & 0xffff) | (hi & 0xffff0000), 0, (type & 1) === 0);
+  enter(cpu, (lo & 0xffff) | (hi & 0xffff0000), 0, (type & 1) === 0, vector);
   return true;
 }
 

@@ -41,7 +41,24 @@ export interface DecodedRow extends Row {
   /** Its size follows from prefixes. */
   readonly sized: boolean;
   readonly jump: boolean;
-  readonly memoryOperand: number;
+  /** It is a function of TypeScript. */
+  readonly function: boolean;
+  /** ModRM names registers only, whatever its mod. */
+  readonly registerOnly: boolean;
+  readonly end: boolean;
+  readonly lockable: boolean;
+  readonly only64: boolean;
+  readonly never64: boolean;
+  readonly default64: boolean;
+  readonly fixed64: boolean;
+  /** 66 makes its operands smaller, and not another instruction of it. */
+  readonly takes66: boolean;
+  /** REX.W that it needs: 0, 1, or -1 for any. */
+  readonly wide: number;
+  /** 0: it isn't of the FPU. 1: MMX. 2: SSE. */
+  readonly fpu: number;
+  /** The CPUID feature it needs, or ''. */
+  readonly feature: string;
 }
 
 export interface Forms {
@@ -129,8 +146,8 @@ function kindsOf(row: Row): readonly number[] {
 class Builder {
   readonly hot: Handler[] = [];
   readonly cold: Handler[] = [];
-  /** The first two stand for encodings that no row has, and for those that are too long. */
-  readonly helpers: string[] = ['ud', 'gp'];
+  /** The first ones stand for encodings that no row has, for those that are too long, for an FPU that is off. */
+  readonly helpers: string[] = ['ud', 'gp', 'unavailable'];
   readonly #known = new Map<string, { hot: boolean; index: number }>();
   readonly #named = new Map<string, Semantics>();
 
@@ -189,7 +206,18 @@ export function spread(table: readonly Row[]): Forms {
       variants,
       sized: isSized(row),
       jump: row.operands[0]?.[0] === 'J',
-      memoryOperand: row.operands.findIndex((t) => 'EWQM'.includes(t[0])),
+      function: typeof row.semantics === 'string',
+      registerOnly: row.operands.includes('R'),
+      end: row.flags.has('end'),
+      lockable: row.flags.has('lock'),
+      only64: row.flags.has('o64'),
+      never64: row.flags.has('i64'),
+      default64: row.flags.has('d64'),
+      fixed64: row.flags.has('f64'),
+      takes66: row.prefix !== '66' || row.flags.has('half'),
+      wide: row.flags.has('w1') ? 1 : row.flags.has('w0') ? 0 : -1,
+      fpu: row.flags.has('sse') ? 2 : row.flags.has('mmx') ? 1 : 0,
+      feature: [...row.flags].find((flag) => flag.startsWith('if:'))?.slice(3) ?? '',
     };
   });
   const groups = Array.from({ length: groupCount }, (_, g) => builder.cold.slice(g * GROUP_SIZE, (g + 1) * GROUP_SIZE));

@@ -55,6 +55,8 @@ export class MemoryPort {
   #partCount = 0;
   /** The bus asked for the end of the run. */
   exitRequested = false;
+  /** The reason is that code lies in a device. */
+  fetchedFromDevice = false;
   /** What the last `load` found: low and high word. */
   lo = 0;
   hi = 0;

@@ -1,8 +1,35 @@
 /** Instructions in TypeScript, by the names that the instruction table gives them. */
-import { CONTROL } from './control.ts';
-import { FLOW } from './flow.ts';
+import { CONTROL_REGISTERS } from './control-registers.ts';
+import { DEBUG_REGISTERS } from './debug-registers.ts';
+import { DESCRIPTOR_TABLES } from './descriptor-tables.ts';
+import { FAR_TRANSFERS } from './far-transfers.ts';
+import { INVALIDATION } from './invalidation.ts';
 import { MISC } from './misc.ts';
+import { MODEL_SPECIFIC } from './model-specific.ts';
 import type { HelperFunction } from './outcome.ts';
+import { PORTS } from './ports.ts';
+import { RETURNS } from './returns.ts';
+import { SEGMENT_QUERIES } from './segment-queries.ts';
+import { SEGMENT_REGISTERS } from './segment-registers.ts';
+import { SOFTWARE_INTERRUPTS } from './software-interrupts.ts';
+import { STACK_INSTRUCTIONS } from './stack-instructions.ts';
+import { SYSTEM_CALLS } from './system-calls.ts';
 import { X87 } from './x87.ts';
 
-export const helperFunctions: Record<string, HelperFunction> = { ...FLOW, ...CONTROL, ...MISC, ...X87 };
+export const helperFunctions: Record<string, HelperFunction> = {
+  ...FAR_TRANSFERS,
+  ...RETURNS,
+  ...SOFTWARE_INTERRUPTS,
+  ...SYSTEM_CALLS,
+  ...STACK_INSTRUCTIONS,
+  ...CONTROL_REGISTERS,
+  ...DEBUG_REGISTERS,
+  ...MODEL_SPECIFIC,
+  ...DESCRIPTOR_TABLES,
+  ...SEGMENT_REGISTERS,
+  ...SEGMENT_QUERIES,
+  ...INVALIDATION,
+  ...PORTS,
+  ...MISC,
+  ...X87,
+};

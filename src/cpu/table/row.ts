@@ -37,7 +37,7 @@ export interface Row {
  * Flags: `lock` may have LOCK (with memory); `hot` belongs into the main function; `d64` 8 bytes by default in 64-bit
  * mode, `f64` whatever the prefixes say; `o64` 64-bit mode only, `i64` never in it; `end` ends a run of records;
  * `w0`, `w1` need REX.W clear, set; `main` belongs into the main function whatever its size;
- * `w` also with operands of 2 bytes.
+ * `w` also with operands of 2 bytes; `half`: a prefix 66 that it needs makes its operands smaller too; `sse` and `mmx` need that unit; `if:` and a feature of `features.ts`.
  */
 export function row(
   name: string,

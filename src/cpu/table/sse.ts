@@ -78,7 +78,7 @@ export const SSE: readonly Row[] = [
   row('movdqu', 'f3 0f 6f /r', 'Vo,Wo', v.MOVE),
   row('movdqu', 'f3 0f 7f /r', 'Wo,Vo', v.MOVE),
   row('movntdq', '66 0f e7 /r mem', 'Mo,Vo', v.MOVE_ALIGNED, 'aligned'),
-  row('movnti', 'np 0f c3 /r mem', 'My,Gy', c.STORE_LOW),
+  row('movnti', 'np 0f c3 /r mem', 'My,Gy', c.STORE_LOW, 'nofpu'),
   row('movd', '66 0f 6e /r', 'Vo,Ey', c.MOVE_CLEAR),
   row('movd-store', '66 0f 7e /r', 'Ey,Vy', c.STORE_LOW),
   row('movq', 'f3 0f 7e /r', 'Vo,Wq', c.MOVE_CLEAR),

@@ -5,4 +5,7 @@ import { SSE } from './sse.ts';
 import { SYSTEM } from './system.ts';
 import { X87 } from './x87.ts';
 
-export const INSTRUCTION_TABLE: readonly Row[] = [...INTEGER, ...SYSTEM, ...SSE, ...X87];
+const withFlag = (rows: readonly Row[], flag: string): Row[] =>
+  rows.map((row) => (row.flags.has('nofpu') ? row : { ...row, flags: new Set([...row.flags, flag]) }));
+
+export const INSTRUCTION_TABLE: readonly Row[] = [...INTEGER, ...SYSTEM, ...withFlag(SSE, 'sse'), ...X87];

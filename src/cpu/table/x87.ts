@@ -1,13 +1,12 @@
 /** x87: eight opcodes whose meaning is in ModRM, and the saving of its state. */
-import { NOP } from '../semantics/move.ts';
 import { type Row, row } from './row.ts';
 
 export const X87: readonly Row[] = [
   ...Array.from({ length: 8 }, (_, i) => row(`escape${i}`, `${(0xd8 + i).toString(16)} /r`, 'F', 'escape')),
-  row('fwait', '9b', '', NOP),
-  row('emms', 'np 0f 77', '', 'emms'),
+  row('fwait', '9b', '', 'fwait'),
+  row('emms', 'np 0f 77', '', 'emms', 'mmx'),
   row('fxsave', 'np 0f ae /0 mem', 'M', 'fxsave'),
   row('fxrstor', 'np 0f ae /1 mem', 'M', 'fxrstor'),
-  row('ldmxcsr', 'np 0f ae /2 mem', 'Md', 'ldmxcsr'),
-  row('stmxcsr', 'np 0f ae /3 mem', 'Md', 'stmxcsr'),
+  row('ldmxcsr', 'np 0f ae /2 mem', 'Md', 'ldmxcsr', 'sse'),
+  row('stmxcsr', 'np 0f ae /3 mem', 'Md', 'stmxcsr', 'sse'),
 ].flat();

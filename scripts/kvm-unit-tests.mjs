@@ -1,0 +1,245 @@
+/**
+ * kvm-unit-tests on our machine: KVM's own tests of what a guest sees, each under two-dimensional and under shadow paging.
+ *
+ *   npm run test:kvm-unit-tests -- FOLDER [--only NAME]... [--paging tdp,shadow] [--all] [--json] [--list]
+ *                                         [--timeout SECONDS] [--driver penumbra|qemu] [--logs FOLDER]
+ *   npm run test:access -- FOLDER
+ *
+ * FOLDER (or $KVM_UNIT_TESTS) is a checkout that was configured for x86_64 and made: `./configure --arch=x86_64 && make`. Parameters
+ * are read from its x86/unittests.cfg. --only takes a section's name there (`pcid-enabled`) or a file's (`pcid`: all its sections);
+ * without it the tests of EXPECTED run, with --all every section. --driver qemu runs them in QEMU without KVM, for comparison.
+ *
+ * A test passes if it ends through the debug-exit device with value 0 (status 1), says FAIL nowhere, and PASS at least as often as
+ * on a machine that has the feature; it is skipped if it says so itself (status 77, or SKIP and nothing else).
+ * Exit status 0: none failed; 1: some did; 2: no such folder, no such test.
+ */
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { DRIVERS, refuse, runGuest, table } from './guest-run.mjs';
+import { setupOrExit } from './setup.mjs';
+import { parseConfig, unitTestOf } from './unittests-config.mjs';
+
+/** @typedef {import('./unittests-config.mjs').UnitTest} UnitTest */
+/** @typedef {{ test: string, paging: string, status: number | string, pass: number, fail: number, skip: number, seconds: number, verdict: 'pass' | 'skip' | 'fail', why: string, cases?: number }} Result */
+
+/**
+ * By file: PASS lines on a machine that has the feature, and under which paging it is run if not under both. sieve says nothing but
+ * its results. msr counts what doesn't depend on the number of MCE banks, which pass more lines each, and of x2APIC.
+ *
+ * @type {Record<string, { pass: number, paging?: string[], results?: RegExp, slow?: boolean }>}
+ */
+// biome-ignore format: a table
+const EXPECTED = {
+  smap:        { pass: 18 },
+  pku:         { pass: 7, paging: ['tdp'] }, // KVM offers PKU to no guest under shadow paging
+  pcid:        { pass: 2 },
+  rmap_chain:  { pass: 1 },
+  memory:      { pass: 7 },
+  syscall:     { pass: 2 },
+  umip:        { pass: 21 },
+  setjmp:      { pass: 10 },
+  sieve:       { pass: 0, results: /mapped:78498 out of 1000000(\r?\nvirtual:5761455 out of 100000000){3}/ },
+  tsc:         { pass: 3 },
+  msr:         { pass: 1044 },
+  eventinj:    { pass: 13 },
+  hypercall:   { pass: 4 },
+  access_test: { pass: 1, slow: true },
+};
+/** QEMU's amount of memory if it is told none. */
+const DEFAULT_MEMORY = '128M';
+const STATUS_PASSED = 1;
+const STATUS_SKIPPED = 77;
+
+const { values: options, positionals } = parseOptions();
+const folder = positionals[0] ?? process.env['KVM_UNIT_TESTS'] ?? '';
+if (folder === '')
+  refuse('which folder? npm run test:kvm-unit-tests -- FOLDER (a kvm-unit-tests that was made for x86_64)');
+const configFile = join(folder, 'x86', 'unittests.cfg');
+if (!existsSync(configFile)) refuse(`${folder} is no kvm-unit-tests: there is no x86/unittests.cfg`);
+const tests = readTests();
+const isBuilt = tests.some(({ file }) => existsSync(join(folder, 'x86', file)));
+if (!isBuilt) refuse(`${folder} is not built: no x86/*.flat (./configure --arch=x86_64 && make)`);
+const driver = DRIVERS[options.driver];
+if (driver === undefined) refuse(`--driver ${options.driver}: known are ${Object.keys(DRIVERS).join(' and ')}`);
+const pagings = options.driver === 'penumbra' ? options.paging.split(',') : ['-'];
+for (const paging of pagings) {
+  if (!['tdp', 'shadow', '-'].includes(paging)) refuse(`--paging ${paging}: known are tdp and shadow`);
+}
+const timeoutS = Number(options.timeout ?? 0);
+if (!(timeoutS >= 0)) refuse(`--timeout ${options.timeout}: a number of seconds`);
+const chosen = choose();
+
+if (options.list) {
+  for (const test of chosen)
+    console.log([test.name, test.file, test.cpu ?? '', test.append ?? ''].join('\t').trimEnd());
+  process.exit(0);
+}
+if (options.driver === 'penumbra') await setupOrExit();
+if (options.logs !== undefined) mkdirSync(options.logs, { recursive: true });
+
+/** @type {Result[]} */
+const results = [];
+for (const test of chosen) {
+  for (const paging of pagings) {
+    const only = expectedOf(test)?.paging;
+    if (paging !== '-' && only !== undefined && !only.includes(paging)) continue;
+    const result = await run(test, paging);
+    results.push(result);
+    note(`${result.verdict.padEnd(4)}  ${test.name} ${paging}  ${result.seconds.toFixed(1)} s\n`);
+  }
+}
+console.log(options.json ? JSON.stringify(results, null, 1) : render());
+process.exitCode = results.some((result) => result.verdict === 'fail') ? 1 : 0;
+
+function parseOptions() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        only: { type: 'string', multiple: true, default: [] },
+        paging: { type: 'string', default: 'tdp,shadow' },
+        driver: { type: 'string', default: 'penumbra' },
+        timeout: { type: 'string' },
+        logs: { type: 'string' },
+        all: { type: 'boolean', default: false },
+        json: { type: 'boolean', default: false },
+        list: { type: 'boolean', default: false },
+      },
+    });
+  } catch (error) {
+    refuse(error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** @returns {UnitTest[]} */
+function readTests() {
+  try {
+    const epochS = Math.floor(Date.now() / 1000);
+    return parseConfig(readFileSync(configFile, 'utf8')).map((section) => unitTestOf(section, epochS));
+  } catch (error) {
+    refuse(`${configFile}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+/** @param {UnitTest} test */
+function stem(test) {
+  return basename(test.file, '.flat');
+}
+
+/** @param {UnitTest} test */
+function expectedOf(test) {
+  return EXPECTED[stem(test)];
+}
+
+function choose() {
+  if (options.only.length === 0) {
+    if (options.all) return tests;
+    return tests.filter((test) => expectedOf(test) !== undefined && expectedOf(test).slow !== true);
+  }
+  const wanted = [];
+  for (const name of options.only) {
+    const named = tests.filter((test) => test.name === name);
+    const found = named.length > 0 ? named : tests.filter((test) => stem(test) === name);
+    if (found.length === 0) refuse(`${configFile} has no test ${name}`);
+    wanted.push(...found);
+  }
+  return wanted;
+}
+
+/** @param {UnitTest} test @param {string} paging @returns {Promise<Result>} */
+async function run(test, paging) {
+  const kernel = join(folder, 'x86', test.file);
+  const none = { test: test.name, paging, status: '-', pass: 0, fail: 0, skip: 0, seconds: 0 };
+  if (test.arch !== '' && test.arch !== 'x86_64') return { ...none, verdict: 'skip', why: `${test.arch} only` };
+  if (test.unsupported.length > 0) return { ...none, verdict: 'skip', why: `asks for ${test.unsupported.join(', ')}` };
+  if (!existsSync(kernel)) return { ...none, verdict: 'skip', why: `no ${test.file}` };
+  const { append, cpu, cpus, memory = DEFAULT_MEMORY } = test;
+  const guest = { kernel, append, cpu, cpus, memory };
+  const command = driver(paging === 'tdp' || paging === 'shadow' ? { ...guest, paging } : guest);
+  const seconds = timeoutS || (expectedOf(test)?.slow ? 7200 : 900);
+  const stopProgress = showProgress(test, paging);
+  let ran;
+  try {
+    ran = await runGuest(command, { seconds });
+  } catch (error) {
+    refuse(`cannot run ${command[0]}: ${error instanceof Error ? error.message : String(error)}`);
+  } finally {
+    stopProgress();
+  }
+  if (options.logs !== undefined)
+    writeFileSync(join(options.logs, `${test.name}.${paging}.log`), ran.console + ran.complaint);
+  return judge(test, paging, ran);
+}
+
+/** @param {UnitTest} test @param {string} paging @param {import('./guest-run.mjs').GuestRun} ran @returns {Result} */
+function judge(test, paging, ran) {
+  const count = (/** @type {RegExp} */ what) => ran.console.match(what)?.length ?? 0;
+  const [pass, fail, skip] = [count(/^PASS\b/gm), count(/\bFAIL\b/g), count(/^SKIP\b/gm)];
+  const result = { test: test.name, paging, status: ran.status ?? ran.end, pass, fail, skip, seconds: ran.seconds };
+  const cases = [...ran.console.matchAll(/^(\d+) tests, (\d+) failures/gm)];
+  const all = cases.length > 0 ? { cases: cases.reduce((sum, [, tests]) => sum + Number(tests), 0) } : {};
+  const with_ = (/** @type {Result['verdict']} */ verdict, /** @type {string} */ why) => ({
+    ...result,
+    ...all,
+    verdict,
+    why,
+  });
+  if (ran.end === 'too long') return with_('fail', `no end after ${ran.seconds.toFixed(0)} s`);
+  if (ran.status === STATUS_SKIPPED || (ran.status === STATUS_PASSED && skip > 0 && pass === 0 && fail === 0)) {
+    return with_('skip', 'skips itself');
+  }
+  if (ran.status !== STATUS_PASSED) return with_('fail', firstComplaint(ran));
+  if (fail > 0) return with_('fail', firstComplaint(ran));
+  const expected = expectedOf(test);
+  if (expected !== undefined && pass < expected.pass)
+    return with_('fail', `PASS ${pass} times, expected ${expected.pass}`);
+  if (expected?.results !== undefined && !expected.results.test(ran.console))
+    return with_('fail', 'other results than expected');
+  return with_('pass', cases.map(([, tests]) => `${tests} cases`).join(', '));
+}
+
+/** The line that tells most about what went wrong. @param {import('./guest-run.mjs').GuestRun} ran */
+function firstComplaint({ console: text, complaint }) {
+  const lines = text.split(/\r?\n/).filter((line) => line.trim() !== '');
+  const telling =
+    lines.find((line) => /\bFAIL\b/.test(line)) ??
+    lines.find((line) => /unhandled|exception|abort|assert/i.test(line)) ??
+    complaint.trim().split('\n')[0];
+  return (telling || lines.at(-1) || 'said nothing').slice(0, 100);
+}
+
+/** Progress is for a terminal. @param {string} text */
+function note(text) {
+  if (process.stderr.isTTY) process.stderr.write(text);
+}
+
+/** That it still runs, and for how long. @param {UnitTest} test @param {string} paging */
+function showProgress(test, paging) {
+  const start = performance.now();
+  const timer = setInterval(() => {
+    note(`\r${test.name} ${paging}  ${Math.round((performance.now() - start) / 1000)} s ...`);
+  }, 1000);
+  return () => {
+    clearInterval(timer);
+    note('\r\u001b[K');
+  };
+}
+
+function render() {
+  const rows = results.map((r) => [
+    r.test,
+    r.paging,
+    r.status,
+    r.pass,
+    r.fail,
+    r.skip,
+    r.seconds.toFixed(1),
+    r.verdict,
+    r.why,
+  ]);
+  const heads = ['test', 'paging', 'status', 'PASS', 'FAIL', 'SKIP', 'seconds', 'verdict', ''];
+  const of = (/** @type {string} */ verdict) => results.filter((result) => result.verdict === verdict).length;
+  const sum = `${of('pass')} passed, ${of('skip')} skipped, ${of('fail')} failed`;
+  return `${table(heads, rows, ['status', 'PASS', 'FAIL', 'SKIP', 'seconds'])}\n${sum}`;
+}

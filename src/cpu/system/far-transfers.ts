@@ -1,0 +1,82 @@
+/** Far jumps and calls. Gates and tasks aren't built. */
+import type { Cpu } from '../cpu.ts';
+import { ripOf } from '../exceptions.ts';
+import { R_IMMEDIATE } from '../record.ts';
+import {
+  D_CODE,
+  D_CONFORMING,
+  D_MEMORY,
+  D_PRESENT,
+  type Descriptor,
+  dplOf,
+  markAccessed,
+  readDescriptor,
+  selectorOf,
+  setCode,
+  VECTOR_GP,
+  VECTOR_NP,
+} from '../segments.ts';
+import { CPL, CS } from '../state.ts';
+import { FAULT, fault, type HelperFunction, isMemory, JUMP, loadOperand, sizeOf } from './outcome.ts';
+import { movePointer, poke } from './stack-access.ts';
+
+/** A code segment that JMP or CALL may go to; null after an exception. */
+function directCode(cpu: Cpu, selector: number): Descriptor | null {
+  const cpl = cpu.state.get(CPL);
+  if ((selector & 0xfffc) === 0) {
+    fault(cpu, VECTOR_GP);
+    return null;
+  }
+  const d = readDescriptor(cpu, selector);
+  if (!d) return null;
+  const code = (d.hi & (D_MEMORY | D_CODE)) === (D_MEMORY | D_CODE);
+  const allowed = d.hi & D_CONFORMING ? dplOf(d.hi) <= cpl : dplOf(d.hi) === cpl && (selector & 3) <= cpl;
+  // Gates and task state segments aren't built.
+  if (!code || !allowed) {
+    fault(cpu, VECTOR_GP, selector & 0xfffc);
+    return null;
+  }
+  if (!(d.hi & D_PRESENT)) {
+    fault(cpu, VECTOR_NP, selector & 0xfffc);
+    return null;
+  }
+  return markAccessed(cpu, selector, d) ? d : null;
+}
+
+/** Offset and selector of a far operand: an immediate, or memory. */
+function farTarget(cpu: Cpu, record: number): { selector: number; lo: number; hi: number } | null {
+  const { state, memory } = cpu;
+  const bytes = sizeOf(cpu, record);
+  if (!isMemory(cpu, record)) {
+    const lo = state.view.getInt32(record + R_IMMEDIATE, true);
+    const selector = state.view.getUint16(record + R_IMMEDIATE + 4, true);
+    return { selector, lo: bytes === 2 ? lo & 0xffff : lo, hi: 0 };
+  }
+  if (!loadOperand(cpu, record, bytes, 2)) return null;
+  const selector = memory.lo;
+  return loadOperand(cpu, record, 0, bytes) ? { selector, lo: memory.lo, hi: memory.hi } : null;
+}
+
+const farJump: HelperFunction = (cpu, record) => {
+  const target = farTarget(cpu, record);
+  const code = target && directCode(cpu, target.selector);
+  if (!code) return FAULT;
+  setCode(cpu, target.selector, code, cpu.state.get(CPL));
+  cpu.setRip(target.lo, target.hi);
+  return JUMP;
+};
+
+const farCall: HelperFunction = (cpu, record) => {
+  const target = farTarget(cpu, record);
+  const code = target && directCode(cpu, target.selector);
+  if (!code) return FAULT;
+  const bytes = sizeOf(cpu, record);
+  const [lo, hi] = ripOf(cpu);
+  if (!poke(cpu, -bytes, bytes, selectorOf(cpu, CS), 0) || !poke(cpu, -2 * bytes, bytes, lo, hi)) return FAULT;
+  movePointer(cpu, -2 * bytes);
+  setCode(cpu, target.selector, code, cpu.state.get(CPL));
+  cpu.setRip(target.lo, target.hi);
+  return JUMP;
+};
+
+export const FAR_TRANSFERS: Record<string, HelperFunction> = { farJump, farCall };

@@ -1,0 +1,126 @@
+/** Rarer instructions of the stack: flags, segments, frames, all registers at once. */
+import type { Cpu } from '../cpu.ts';
+import { R_IMMEDIATE } from '../record.ts';
+import { loadSegment, selectorOf } from '../segments.ts';
+import { FLAGS, LINEAR_MASK, RBP, RSP, SHADOW_BEGINS, SHADOW_ON, SS, SS_BASE } from '../state.ts';
+import { FAULT, type HelperFunction, high, LEAVE, low, NEXT, programAccess, sizeOf, writeRegister } from './outcome.ts';
+import { mergeFlags } from './stack-access.ts';
+
+const RFLAGS_TF = 1 << 8;
+const RFLAGS_IF = 1 << 9;
+const RFLAGS_AC = 1 << 18;
+
+/** Linear address of a place on the stack. */
+function stackTop(cpu: Cpu, distance: number): [number, number] {
+  const { state } = cpu;
+  const at = BigInt.asUintN(64, state.big(RSP) + BigInt(distance) + state.big(SS_BASE)) & state.big(LINEAR_MASK);
+  return [low(at), high(at)];
+}
+
+function popBytes(cpu: Cpu, bytes: number): boolean {
+  const [lo, hi] = stackTop(cpu, 0);
+  return cpu.memory.load(lo, hi, bytes, programAccess(cpu), true);
+}
+
+function moveStack(cpu: Cpu, distance: number): void {
+  const { state } = cpu;
+  state.setBig(RSP, (state.big(RSP) + BigInt(distance)) & state.big(LINEAR_MASK));
+}
+
+const popf: HelperFunction = (cpu, record) => {
+  const { state } = cpu;
+  const bytes = sizeOf(cpu, record);
+  if (!popBytes(cpu, bytes)) return FAULT;
+  const before = state.get(FLAGS);
+  moveStack(cpu, bytes);
+  state.rflags = mergeFlags(cpu, cpu.memory.lo, bytes) & ~0x10000;
+  const now = state.get(FLAGS);
+  if ((before ^ now) & RFLAGS_AC) cpu.modeChanged();
+  return (now & ~before & RFLAGS_IF) | (now & RFLAGS_TF) ? LEAVE : NEXT;
+};
+
+const pushSegment = (index: number): HelperFunction => {
+  return (cpu, record) => {
+    const bytes = sizeOf(cpu, record);
+    const [lo, hi] = stackTop(cpu, -bytes);
+    if (!cpu.memory.store(lo, hi, bytes, programAccess(cpu), selectorOf(cpu, index), 0, true)) return FAULT;
+    moveStack(cpu, -bytes);
+    return NEXT;
+  };
+};
+
+const popSegment = (index: number): HelperFunction => {
+  return (cpu, record) => {
+    const bytes = sizeOf(cpu, record);
+    if (!popBytes(cpu, bytes) || !loadSegment(cpu, index, cpu.memory.lo & 0xffff)) return FAULT;
+    moveStack(cpu, bytes);
+    if (index !== SS) return NEXT;
+    cpu.state.set(SHADOW_ON, SHADOW_BEGINS);
+    return LEAVE;
+  };
+};
+
+/** ENTER with its chain of frames. */
+const enter: HelperFunction = (cpu, record) => {
+  const { state, memory } = cpu;
+  const bytes = sizeOf(cpu, record);
+  const frame = state.view.getUint16(record + R_IMMEDIATE, true);
+  const level = state.bytes[record + R_IMMEDIATE + 2] & 31;
+  const access = programAccess(cpu);
+  const mask = state.big(LINEAR_MASK);
+  const pointer = (state.big(RSP) - BigInt(bytes)) & mask;
+  const words: bigint[] = [state.big(RBP)];
+  for (let i = 1; i < level; i++) {
+    const at = (state.big(RBP) - BigInt(i * bytes) + state.big(SS_BASE)) & mask;
+    if (!memory.load(low(at), high(at), bytes, access, true)) return FAULT;
+    words.push((BigInt(memory.hi >>> 0) << 32n) | BigInt(memory.lo >>> 0));
+  }
+  if (level > 0) words.push(pointer);
+  for (let i = 0; i < words.length; i++) {
+    const at = (pointer - BigInt(i * bytes) + state.big(SS_BASE)) & mask;
+    if (!memory.store(low(at), high(at), bytes, access, low(words[i]), high(words[i]), true)) return FAULT;
+  }
+  writeRegister(cpu, RBP, bytes, low(pointer), high(pointer));
+  const moved = (pointer - BigInt((words.length - 1) * bytes + frame)) & mask;
+  state.setBig(RSP, moved);
+  return NEXT;
+};
+
+const PUSHED = [0, 8, 16, 24, 32, 40, 48, 56];
+
+const pusha: HelperFunction = (cpu, record) => {
+  const { state } = cpu;
+  const bytes = sizeOf(cpu, record);
+  for (let i = 0; i < 8; i++) {
+    const [lo, hi] = stackTop(cpu, -bytes * (i + 1));
+    if (!cpu.memory.store(lo, hi, bytes, programAccess(cpu), state.get(PUSHED[i]), 0, true)) return FAULT;
+  }
+  moveStack(cpu, -8 * bytes);
+  return NEXT;
+};
+
+const popa: HelperFunction = (cpu, record) => {
+  const bytes = sizeOf(cpu, record);
+  const words: number[] = [];
+  for (let i = 0; i < 8; i++) {
+    const [lo, hi] = stackTop(cpu, bytes * i);
+    if (!cpu.memory.load(lo, hi, bytes, programAccess(cpu), true)) return FAULT;
+    words.unshift(cpu.memory.lo);
+  }
+  for (let i = 0; i < 8; i++) if (PUSHED[i] !== RSP) writeRegister(cpu, PUSHED[i], bytes, words[i]);
+  moveStack(cpu, 8 * bytes);
+  return NEXT;
+};
+
+export const STACK_INSTRUCTIONS: Record<string, HelperFunction> = {
+  popf,
+  enter,
+  pusha,
+  popa,
+  ...Object.fromEntries(
+    [0, 1, 2, 3, 4, 5].flatMap((i) => [
+      [`push${i}`, pushSegment(i)],
+      [`pop${i}`, popSegment(i)],
+    ]),
+  ),
+};
