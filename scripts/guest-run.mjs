@@ -60,7 +60,7 @@ export function qemuCommand({ kernel, initrd, append, memory, cpus, cpu }) {
  * Runs a command until it ends, until `seconds` are over, or until `onText` says true for what the console has said so far.
  *
  * @param {string[]} command
- * @param {{ seconds: number, onText?: (text: string) => boolean | void }} options
+ * @param {{ seconds: number, onText?: (text: string, pid: number) => boolean | void }} options
  * @returns {Promise<GuestRun>}
  */
 export function runGuest([program, ...args], { seconds, onText }) {
@@ -84,7 +84,7 @@ export function runGuest([program, ...args], { seconds, onText }) {
     const timer = setTimeout(() => kill('too long'), seconds * 1000);
     child.stdout.setEncoding('latin1').on('data', (chunk) => {
       text += chunk;
-      if (end === 'ended' && onText?.(text)) kill('stopped');
+      if (end === 'ended' && onText?.(text, child.pid ?? 0)) kill('stopped');
     });
     child.stderr.setEncoding('utf8').on('data', (chunk) => {
       complaint = (complaint + chunk).slice(-4000);

@@ -229,7 +229,12 @@ export class InterpreterStage implements Stage {
   }
 
   setAddressRegister(offset: number, value: Value): void {
-    this.setState(offset, 8, value);
+    const narrow = eq32(this.#field(R_ADDRESS_SHIFT, 1), k32(48));
+    this.when(
+      narrow,
+      () => this.setState(offset, 2, value),
+      () => this.setState(offset, 8, value),
+    );
   }
 
   register(offset: number, bytes: number): Value {
@@ -317,8 +322,12 @@ export class InterpreterStage implements Stage {
     this.setState(RSP, 8, pointer);
   }
 
+  stackLoad(pointer: Value, bytes: number): Value {
+    return this.#load(this.stackAddress(pointer, bytes), bytes, SLOW_STACK);
+  }
+
   top(bytes: number): Value {
-    return this.#load(this.stackAddress(this.state(RSP, 8), bytes), bytes, SLOW_STACK);
+    return this.stackLoad(this.state(RSP, 8), bytes);
   }
 
   popped(bytes: number, more: Value = k64(0)): void {

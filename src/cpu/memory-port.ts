@@ -23,12 +23,14 @@ import type { CodeCache } from './code-cache.ts';
 import type { CpuState } from './cpu-state.ts';
 import { SLOW_MODIFY, SLOW_STACK, SLOW_WRITE } from './interpreter-stage.ts';
 import { META_MEMORY, META_STACK, R_META } from './record.ts';
-import { CPL, CR0, CR2, CR4, EFER, FLAGS, SCRATCH_LOAD, SCRATCH_STORE } from './state.ts';
+import { ALIGNED_SET, CPL, CR0, CR2, CR4, EFER, FLAGS, SCRATCH_LOAD, SCRATCH_STORE } from './state.ts';
 import type { SoftTlb } from './tlb.ts';
 
 const VECTOR_SS = 12;
 const VECTOR_GP = 13;
 const VECTOR_PF = 14;
+const VECTOR_AC = 17;
+const CR0_AM = 1 << 18;
 const SMAP = 1 << 21;
 const AC = 1 << 18;
 
@@ -71,7 +73,7 @@ export class MemoryPort {
   /** The set of the data TLB that the CPU's own accesses use now. */
   get dataSet(): number {
     const s = this.#state;
-    if (s.get(CPL) === 3) return 1;
+    if (s.get(CPL) === 3) return s.get(FLAGS) & AC && s.get(CR0) & CR0_AM ? ALIGNED_SET : 1;
     return s.get(CR4) & SMAP && s.get(FLAGS) & AC ? 2 : 0;
   }
 
@@ -95,6 +97,10 @@ export class MemoryPort {
     const offset = lo & 4095;
     const first = Math.min(bytes, 4096 - offset);
     if (!this.isCanonical(hi)) return this.#refuse(stack);
+    if (access & ACCESS_USER && this.#misaligned(lo, bytes)) {
+      this.#state.raise(VECTOR_AC, 0);
+      return NOT_MAPPED;
+    }
     if (first === bytes) {
       const host = cached ? this.#tlb.lookup(this.dataSet, lo, hi, write) : 0;
       if (host !== 0) return host;
@@ -111,6 +117,12 @@ export class MemoryPort {
     }
     if (!write || modify) this.#gather(write ? SCRATCH_STORE : SCRATCH_LOAD);
     return this.#state.layout.state + (write ? SCRATCH_STORE : SCRATCH_LOAD);
+  }
+
+  /** Alignment is checked in ring 3 only, and then its accesses are never served by the software TLB. */
+  #misaligned(lo: number, bytes: number): boolean {
+    if (this.dataSet !== ALIGNED_SET) return false;
+    return (lo & ((bytes & -bytes) - 1)) !== 0;
   }
 
   #refuse(stack: boolean): number {
@@ -145,7 +157,8 @@ export class MemoryPort {
     part.host = (page | (lo & 4095)) >>> 0;
     if (!(access & ACCESS_IMPLICIT) && ((access & ACCESS_USER) !== 0) === (this.#state.get(CPL) === 3)) {
       const rights = this.#code.isCode(page) ? t.rights & ~RIGHT_WRITE : t.rights;
-      if (rights & (RIGHT_READ | RIGHT_WRITE)) this.#tlb.fill(this.dataSet, lo, hi, page, rights);
+      if (rights & (RIGHT_READ | RIGHT_WRITE) && this.dataSet !== ALIGNED_SET)
+        this.#tlb.fill(this.dataSet, lo, hi, page, rights);
     }
     return true;
   }

@@ -183,6 +183,12 @@ function mayLoad(index: number, hi: number, cpl: number, rpl: number): boolean {
   return dpl >= cpl && dpl >= rpl;
 }
 
+/** Is this a place that code of such a segment may be at? */
+export function mayContinueAt(cpu: Cpu, code: Descriptor, lo: number, hi: number): boolean {
+  if (cpu.state.longMode && code.hi & D_LONG) return cpu.memory.isCanonical(hi);
+  return lo >>> 0 <= limitOf(code) >>> 0;
+}
+
 /** Takes a code segment: descriptor checked by the caller, privilege as given. */
 export function setCode(cpu: Cpu, selector: number, descriptor: Descriptor, cpl: number): void {
   setSegment(cpu, CS, (selector & 0xfffc) | cpl, descriptor);

@@ -51,6 +51,8 @@ export interface Stage {
   push(value: Value, bytes: number): void;
   /** Linear address of a place in the stack segment, for an access of that width. */
   stackAddress(pointer: Value, bytes: number): Value;
+  /** Loads from the stack segment. */
+  stackLoad(pointer: Value, bytes: number): Value;
   /** What the stack pointer points to; `popped` moves it. */
   top(bytes: number): Value;
   popped(bytes: number, more?: Value): void;

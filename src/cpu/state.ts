@@ -141,8 +141,12 @@ export const GS = 5;
 export const LDTR = 6;
 export const TR = 7;
 
-/** Data TLB: sets for a supervisor, a user, and a supervisor whom EFLAGS.AC lets into user pages. */
-export const TLB_SETS = 3;
+/**
+ * Data TLB: sets for a supervisor, a user, a supervisor whom EFLAGS.AC lets into user pages; and one that stays empty, for a
+ * user whose accesses must be aligned.
+ */
+export const TLB_SETS = 4;
+export const ALIGNED_SET = 3;
 export const TLB_ENTRIES = 2048;
 export const TLB_ENTRY_BYTES = 32;
 export const TLB_READ_TAG = 0;

@@ -57,7 +57,7 @@ export const POP: Semantics = (s) => {
 /** LEAVE; the operand, which is not read, says how wide the stack is. */
 export const LEAVE: Semantics = (s) => {
   const bytes = s.bytes(0);
-  const value = s.load(s.stackAddress(s.register(RBP, 8), bytes), bytes);
+  const value = s.stackLoad(s.register(RBP, 8), bytes);
   s.setState(RSP, 8, s.register(RBP, 8));
   s.popped(bytes);
   s.setRegister(RBP, bytes, value);

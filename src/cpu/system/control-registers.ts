@@ -134,7 +134,7 @@ function writeCr4(cpu: Cpu, lo: number, hi: number): number {
   const { state } = cpu;
   const old = state.get(CR4);
   const changed = lo ^ old;
-  if (hi !== 0) return generalProtection(cpu);
+  if (hi !== 0 || lo & ~cpu.cr4Allowed) return generalProtection(cpu);
   if (state.longMode && (!(lo & CR4_PAE) || changed & CR4_LA57)) return generalProtection(cpu);
   if (changed & lo & CR4_PCIDE && (!state.longMode || state.get(CR3) & 0xfff)) return generalProtection(cpu);
   return change(cpu, 4, lo, hi, () => {
@@ -146,7 +146,10 @@ function writeCr4(cpu: Cpu, lo: number, hi: number): number {
 
 const clts = supervisor((cpu) => {
   const value = cpu.state.get(CR0) & ~CR0_TS;
-  return change(cpu, 0, value, 0, () => cpu.state.set(CR0, value));
+  return change(cpu, 0, value, 0, () => {
+    cpu.state.set(CR0, value);
+    cpu.modeChanged();
+  });
 });
 
 /** Changes PE, MP, EM and TS; can't clear PE. */
@@ -162,7 +165,7 @@ const smsw = withUmip((cpu, record) => writeOperand(cpu, record, cpu.state.get(C
 export function writeEfer(cpu: Cpu, lo: number, hi: number): number {
   const { state } = cpu;
   const old = state.get(EFER);
-  if (hi !== 0) return generalProtection(cpu);
+  if (hi !== 0 || lo & ~cpu.eferAllowed) return generalProtection(cpu);
   if ((lo ^ old) & EFER_LME && state.get(CR0) & CR0_PG) return generalProtection(cpu);
   const value = (lo & ~EFER_LMA) | (old & EFER_LMA);
   return change(cpu, CR_EFER, value, 0, () => {

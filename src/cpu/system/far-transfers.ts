@@ -15,9 +15,19 @@ import {
   setCode,
   VECTOR_GP,
   VECTOR_NP,
+  mayContinueAt,
 } from '../segments.ts';
 import { CPL, CS } from '../state.ts';
-import { FAULT, fault, type HelperFunction, isMemory, JUMP, loadOperand, sizeOf } from './outcome.ts';
+import {
+  FAULT,
+  fault,
+  generalProtection,
+  type HelperFunction,
+  isMemory,
+  JUMP,
+  loadOperand,
+  sizeOf,
+} from './outcome.ts';
 import { movePointer, poke } from './stack-access.ts';
 
 /** A code segment that JMP or CALL may go to; null after an exception. */
@@ -61,6 +71,7 @@ const farJump: HelperFunction = (cpu, record) => {
   const target = farTarget(cpu, record);
   const code = target && directCode(cpu, target.selector);
   if (!code) return FAULT;
+  if (!mayContinueAt(cpu, code, target.lo, target.hi)) return generalProtection(cpu);
   setCode(cpu, target.selector, code, cpu.state.get(CPL));
   cpu.setRip(target.lo, target.hi);
   return JUMP;
@@ -70,6 +81,7 @@ const farCall: HelperFunction = (cpu, record) => {
   const target = farTarget(cpu, record);
   const code = target && directCode(cpu, target.selector);
   if (!code) return FAULT;
+  if (!mayContinueAt(cpu, code, target.lo, target.hi)) return generalProtection(cpu);
   const bytes = sizeOf(cpu, record);
   const [lo, hi] = ripOf(cpu);
   if (!poke(cpu, -bytes, bytes, selectorOf(cpu, CS), 0) || !poke(cpu, -2 * bytes, bytes, lo, hi)) return FAULT;

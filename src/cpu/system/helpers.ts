@@ -4,6 +4,7 @@ import { DEBUG_REGISTERS } from './debug-registers.ts';
 import { DESCRIPTOR_TABLES } from './descriptor-tables.ts';
 import { FAR_TRANSFERS } from './far-transfers.ts';
 import { INVALIDATION } from './invalidation.ts';
+import { LEGACY } from './legacy.ts';
 import { MISC } from './misc.ts';
 import { MODEL_SPECIFIC } from './model-specific.ts';
 import type { HelperFunction } from './outcome.ts';
@@ -30,6 +31,7 @@ export const helperFunctions: Record<string, HelperFunction> = {
   ...SEGMENT_QUERIES,
   ...INVALIDATION,
   ...PORTS,
+  ...LEGACY,
   ...MISC,
   ...X87,
 };

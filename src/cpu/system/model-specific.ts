@@ -43,6 +43,7 @@ const PLAIN_MSRS = new Map<number, [offset: number, canonical: boolean]>([
 ]);
 const MSR_EFER = 0xc0000080;
 const MSR_TSC = 0x10;
+const MSR_TSC_AUX = 0xc0000103;
 
 const rdmsr = supervisor((cpu, record) => {
   const { state } = cpu;
@@ -75,6 +76,7 @@ const wrmsr = supervisor((cpu, record) => {
   const plain = PLAIN_MSRS.get(index);
   if (plain) {
     if (plain[1] && !cpu.memory.isCanonical(hi)) return generalProtection(cpu);
+    if (index === MSR_TSC_AUX && hi !== 0) return generalProtection(cpu);
     if (index === 0x277 && !isPat(lo, hi)) return generalProtection(cpu);
     state.setPair(plain[0], lo, hi);
     if (index === 0xc0000100 || index === 0xc0000101) segmentsChanged(cpu);

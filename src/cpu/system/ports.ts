@@ -97,8 +97,12 @@ const portString = (wide: boolean, out: boolean): HelperFunction => {
         if (!memory.store(low(at), high(at), bytes, programAccess(cpu), cpu.bus.portIn(port, bytes))) return FAULT;
       }
       state.setBig(pointer, BigInt.asUintN(bits, offset + step));
-      if (!repeated) return NEXT;
+      if (!repeated) return memory.exitRequested ? LEAVE : NEXT;
       state.setBig(RCX, count - 1n);
+      if (memory.exitRequested) {
+        if (count > 1n) cpu.again(record);
+        return LEAVE;
+      }
     }
   };
 };

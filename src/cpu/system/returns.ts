@@ -21,6 +21,7 @@ import {
   VECTOR_GP,
   VECTOR_NP,
   VECTOR_SS,
+  mayContinueAt,
 } from '../segments.ts';
 import {
   CPL,
@@ -39,6 +40,7 @@ import {
 import { FAULT, fault, generalProtection, type HelperFunction, JUMP, LEAVE, sizeOf } from './outcome.ts';
 import { mergeFlags, movePointer, peek } from './stack-access.ts';
 
+const RFLAGS_TF = 1 << 8;
 const RFLAGS_NT = 1 << 14;
 const RFLAGS_RF = 1 << 16;
 const RFLAGS_VM = 1 << 17;
@@ -117,6 +119,7 @@ function goBack(
 ): number {
   const { state } = cpu;
   const rpl = frame.selector & 3;
+  if (!mayContinueAt(cpu, code, frame.lo, frame.hi)) return generalProtection(cpu);
   const outwards = rpl > state.get(CPL);
   if (!withStack) {
     movePointer(cpu, drop);
@@ -185,6 +188,8 @@ const iret: HelperFunction = (cpu, record) => {
   }
   const long = cpu.mode === 2;
   const words = readFrame(cpu, bytes, [0, 1, 2]);
+  // An IRET that faults lets NMIs in as well.
+  if (!cpu.memory.exitRequested) state.set(NMI_BLOCKED, 0);
   if (!words) return FAULT;
   const selector = words[2] & 0xffff;
   if (!state.longMode && words[4] & RFLAGS_VM && bytes === 4) return generalProtection(cpu);
@@ -206,9 +211,7 @@ const iret: HelperFunction = (cpu, record) => {
     stackSelector: outer[2] & 0xffff,
   };
   const outcome = goBack(cpu, frame, withStack, code, setFlags, 3 * bytes);
-  if (outcome === FAULT) return FAULT;
-  state.set(NMI_BLOCKED, 0);
-  return state.get(FLAGS) & 0x100 ? LEAVE : outcome;
+  return outcome === JUMP && state.get(FLAGS) & RFLAGS_TF ? LEAVE : outcome;
 };
 
 export const RETURNS: Record<string, HelperFunction> = { farReturn, iret };

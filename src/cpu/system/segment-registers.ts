@@ -29,8 +29,13 @@ const moveFromSegment: HelperFunction = (cpu, record) => {
 
 function loadAndShadow(cpu: Cpu, index: number, selector: number): number {
   if (!loadSegment(cpu, index, selector)) return FAULT;
-  if (index !== SS) return NEXT;
+  return index === SS ? shadowStack(cpu) : NEXT;
+}
+
+/** Neither interrupts nor traps come between a load of SS and the next instruction, which loads the pointer. */
+export function shadowStack(cpu: Cpu): number {
   cpu.state.set(SHADOW_ON, SHADOW_BEGINS);
+  cpu.trapHeld = true;
   return LEAVE;
 }
 

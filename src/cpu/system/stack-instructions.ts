@@ -2,7 +2,8 @@
 import type { Cpu } from '../cpu.ts';
 import { R_IMMEDIATE } from '../record.ts';
 import { loadSegment, selectorOf } from '../segments.ts';
-import { FLAGS, LINEAR_MASK, RBP, RSP, SHADOW_BEGINS, SHADOW_ON, SS, SS_BASE } from '../state.ts';
+import { FLAGS, LINEAR_MASK, RBP, RSP, SS, SS_BASE } from '../state.ts';
+import { shadowStack } from './segment-registers.ts';
 import { FAULT, type HelperFunction, high, LEAVE, low, NEXT, programAccess, sizeOf, writeRegister } from './outcome.ts';
 import { mergeFlags } from './stack-access.ts';
 
@@ -54,9 +55,7 @@ const popSegment = (index: number): HelperFunction => {
     const bytes = sizeOf(cpu, record);
     if (!popBytes(cpu, bytes) || !loadSegment(cpu, index, cpu.memory.lo & 0xffff)) return FAULT;
     moveStack(cpu, bytes);
-    if (index !== SS) return NEXT;
-    cpu.state.set(SHADOW_ON, SHADOW_BEGINS);
-    return LEAVE;
+    return index === SS ? shadowStack(cpu) : NEXT;
   };
 };
 

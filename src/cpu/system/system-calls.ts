@@ -1,4 +1,5 @@
 /** SYSCALL, SYSENTER and the ways back. */
+import type { Cpu } from '../cpu.ts';
 import { ripOf } from '../exceptions.ts';
 import { META_WIDE } from '../record.ts';
 import { FLAT_CODE_32, FLAT_CODE_64, FLAT_DATA, segmentsChanged, setFlat } from '../segments.ts';
@@ -24,6 +25,7 @@ import { generalProtection, type HelperFunction, invalidOpcode, JUMP, LEAVE, met
 import { RFLAGS_CHANGEABLE } from './stack-access.ts';
 
 const EFER_SCE = 1;
+const RFLAGS_TF = 1 << 8;
 const RFLAGS_IF = 1 << 9;
 const RFLAGS_RF = 1 << 16;
 const RFLAGS_VM = 1 << 17;
@@ -32,6 +34,7 @@ const syscall: HelperFunction = (cpu) => {
   const { state } = cpu;
   if (!(state.get(EFER) & EFER_SCE)) return invalidOpcode(cpu);
   const long = cpu.mode === 2;
+  if (!long && cpu.sysenterInLongMode) return invalidOpcode(cpu);
   const flags = state.rflags;
   const [lo, hi] = ripOf(cpu);
   const selector = state.high(STAR) & 0xfffc;
@@ -46,8 +49,16 @@ const syscall: HelperFunction = (cpu) => {
   segmentsChanged(cpu);
   if (state.longMode) cpu.setRip(state.get(long ? LSTAR : CSTAR), state.high(long ? LSTAR : CSTAR));
   else cpu.setRip(state.get(STAR), 0);
-  return JUMP;
+  return stepped(cpu);
 };
+
+/** Single-stepping goes by the TF that these instructions leave, so that a kernel can mask it by SFMASK. */
+function stepped(cpu: Cpu): number {
+  cpu.trapHeld = true;
+  if (!(cpu.state.get(FLAGS) & RFLAGS_TF)) return JUMP;
+  cpu.trap();
+  return LEAVE;
+}
 
 const sysret: HelperFunction = (cpu, record) => {
   const { state } = cpu;
@@ -63,7 +74,7 @@ const sysret: HelperFunction = (cpu, record) => {
   else state.rflags |= RFLAGS_IF;
   segmentsChanged(cpu);
   cpu.setRip(state.get(RCX), wide ? state.high(RCX) : 0);
-  return state.get(FLAGS) & 0x100 ? LEAVE : JUMP;
+  return stepped(cpu);
 };
 
 const sysenter: HelperFunction = (cpu) => {

@@ -82,6 +82,17 @@ export const SYSTEM: readonly Row[] = [
   row('wrfsbase', 'f3 0f ae /2 reg', 'Ey', 'wrfsbase', 'o64 if:fsgsbase'),
   row('wrgsbase', 'f3 0f ae /3 reg', 'Ey', 'wrgsbase', 'o64 if:fsgsbase'),
 
+  // Not in 64-bit mode
+  row('daa', '27', '', 'daa', 'i64'),
+  row('das', '2f', '', 'das', 'i64'),
+  row('aaa', '37', '', 'aaa', 'i64'),
+  row('aas', '3f', '', 'aas', 'i64'),
+  row('aam', 'd4', 'Ib', 'aam', 'i64'),
+  row('aad', 'd5', 'Ib', 'aad', 'i64'),
+  row('salc', 'd6', '', 'salc', 'i64'),
+  row('bound', '62 /r mem', 'Gv,Mv', 'bound', 'i64'),
+  row('arpl', '63 /r', 'Ew,Gw', 'arpl', 'i64'),
+
   // Control
   row('sgdt', '0f 01 /0 mem', 'M', 'sgdt'),
   row('sidt', '0f 01 /1 mem', 'M', 'sidt'),
