@@ -1,2 +1,12 @@
-/** The library's front door. The machine comes with its own issue; KVM's shape is here and under `penumbra/kvm`. */
-export * from './vm/kvm.ts';
+/** The library's front door: the machine. KVM's own shape is `penumbra/kvm`. */
+export {
+  BootError,
+  CpuModelError,
+  type ExecResult,
+  Machine,
+  MachineConsole,
+  type MachineOptions,
+  type MachineStats,
+  type PagingName,
+  type PcEnd,
+} from './machine.ts';

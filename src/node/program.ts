@@ -7,6 +7,7 @@ import { Command } from 'commander';
 import packageJson from '../../package.json' with { type: 'json' };
 import { register as registerConformance } from './commands/conformance.ts';
 import { register as registerReplay } from './commands/replay.ts';
+import { register as registerRun } from './commands/run.ts';
 import { register as registerStory } from './commands/story.ts';
 import { register as registerTrace } from './commands/trace.ts';
 
@@ -31,5 +32,6 @@ export function createProgram(): Command {
   registerReplay(program);
   registerTrace(program);
   registerConformance(program);
+  registerRun(program);
   return program;
 }

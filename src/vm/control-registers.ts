@@ -135,7 +135,15 @@ export function setEfer(mmu: Mmu, vcpu: MmuVcpu, s: CpuState, value: number): vo
 }
 
 /** INVPCID, its operands checked. Types: one address, one PCID, everything, everything but what is global. @kvm kvm_handle_invpcid */
-export function invpcid(mmu: Mmu, vcpu: MmuVcpu, s: CpuState, type: number, pcid: number, lo: number, hi: number): void {
+export function invpcid(
+  mmu: Mmu,
+  vcpu: MmuVcpu,
+  s: CpuState,
+  type: number,
+  pcid: number,
+  lo: number,
+  hi: number,
+): void {
   if (type === 0) invpcidGva(mmu, vcpu, lo, hi, pcid);
   else if (type === 1) invalidatePcid(mmu, vcpu, s, pcid);
   else vcpu.requests |= REQ_TLB_FLUSH_GUEST;

@@ -54,7 +54,18 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
 
 const ALL: readonly string[] = Object.keys(FEATURES);
 /** Not in the first 64-bit CPUs, nor in QEMU's qemu64. */
-const LATER: readonly string[] = ['pcid', 'fsgsbase', 'smep', 'invpcid', 'smap', 'umip', 'pku', 'pdpe1gb', 'rdtscp', 'popcnt'];
+const LATER: readonly string[] = [
+  'pcid',
+  'fsgsbase',
+  'smep',
+  'invpcid',
+  'smap',
+  'umip',
+  'pku',
+  'pdpe1gb',
+  'rdtscp',
+  'popcnt',
+];
 const MODELS: Readonly<Record<string, readonly string[]>> = {
   max: ALL,
   qemu64: ALL.filter((name) => !LATER.includes(name)),
@@ -72,14 +83,16 @@ export class CpuModelError extends Error {}
 export function parseCpuModel(text: string, hasPku: boolean): CpuDescription {
   const [model, ...changes] = text.split(',').map((part) => part.trim());
   const base = MODELS[model];
-  if (base === undefined) throw new CpuModelError(`no CPU model ${quote(model)}; there are ${Object.keys(MODELS).join(', ')}`);
+  if (base === undefined)
+    throw new CpuModelError(`no CPU model ${quote(model)}; there are ${Object.keys(MODELS).join(', ')}`);
   const features = new Set(base);
   let vendor: Vendor = 'AuthenticAMD';
   if (!hasPku) features.delete('pku');
   for (const change of changes) {
     const given = /^vendor=(.*)$/.exec(change);
     if (given !== null) {
-      if (given[1] !== 'AuthenticAMD' && given[1] !== 'GenuineIntel') throw new CpuModelError(`no CPU vendor ${quote(given[1])}`);
+      if (given[1] !== 'AuthenticAMD' && given[1] !== 'GenuineIntel')
+        throw new CpuModelError(`no CPU vendor ${quote(given[1])}`);
       vendor = given[1];
       continue;
     }
@@ -163,7 +176,8 @@ export class Cpuid {
 
   /** `cr4`: OSPKE is told as CR4 has it. */
   answer(leaf: number, subleaf: number, cr4: number): CpuidAnswer {
-    if (leaf >= KVM_SIGNATURE && leaf < KVM_SIGNATURE + 0x100) return this.has('hypervisor') ? this.hypervisor(leaf) : NOTHING;
+    if (leaf >= KVM_SIGNATURE && leaf < KVM_SIGNATURE + 0x100)
+      return this.has('hypervisor') ? this.hypervisor(leaf) : NOTHING;
     if (leaf >= 0x80000000) return this.extended(leaf);
     return this.basic(Math.min(leaf, MAX_BASIC), subleaf, cr4);
   }
@@ -177,7 +191,12 @@ export class Cpuid {
       }
       case 1:
         // CLFLUSH takes 64 bytes.
-        return [FAMILY, (8 << 8) | (cpus << 16) | (apicId << 24), words['1.ecx'], words['1.edx'] | (cpus > 1 ? 1 << 28 : 0)];
+        return [
+          FAMILY,
+          (8 << 8) | (cpus << 16) | (apicId << 24),
+          words['1.ecx'],
+          words['1.edx'] | (cpus > 1 ? 1 << 28 : 0),
+        ];
       case 7: {
         if (subleaf !== 0) return NOTHING;
         const osPke = cr4 & (1 << 22) ? 1 << 4 : 0;
@@ -235,7 +254,10 @@ export class Cpuid {
 /** In the order of EBX, EDX, ECX. */
 function vendorWords(vendor: Vendor): [number, number, number] {
   const word = (at: number): number =>
-    vendor.charCodeAt(at) | (vendor.charCodeAt(at + 1) << 8) | (vendor.charCodeAt(at + 2) << 16) | (vendor.charCodeAt(at + 3) << 24);
+    vendor.charCodeAt(at) |
+    (vendor.charCodeAt(at + 1) << 8) |
+    (vendor.charCodeAt(at + 2) << 16) |
+    (vendor.charCodeAt(at + 3) << 24);
   return [word(0), word(4), word(8)];
 }
 
@@ -243,6 +265,9 @@ const NAME = 'Penumbra virtual CPU'.padEnd(48, '\0');
 
 function nameWords(at: number): CpuidAnswer {
   const word = (i: number): number =>
-    NAME.charCodeAt(i) | (NAME.charCodeAt(i + 1) << 8) | (NAME.charCodeAt(i + 2) << 16) | (NAME.charCodeAt(i + 3) << 24);
+    NAME.charCodeAt(i) |
+    (NAME.charCodeAt(i + 1) << 8) |
+    (NAME.charCodeAt(i + 2) << 16) |
+    (NAME.charCodeAt(i + 3) << 24);
   return [word(at), word(at + 4), word(at + 8), word(at + 12)];
 }

@@ -181,7 +181,14 @@ export class MemoryUnit {
   }
 
   /** TRANSLATE_*, or -1: once more. */
-  private translateNested(table: number, level: number, lo: number, hi: number, access: number, out: Translation): number {
+  private translateNested(
+    table: number,
+    level: number,
+    lo: number,
+    hi: number,
+    access: number,
+    out: Translation,
+  ): number {
     const { nested } = this;
     nested.nptRoot = table;
     nested.nptLevel = level;
@@ -195,7 +202,14 @@ export class MemoryUnit {
     return this.pageFault(nestedGpaLo, nestedGpaHi, nestedErrorLo, nestedErrorHi, access, out);
   }
 
-  private translateShadow(table: number, level: number, lo: number, hi: number, access: number, out: Translation): number {
+  private translateShadow(
+    table: number,
+    level: number,
+    lo: number,
+    hi: number,
+    access: number,
+    out: Translation,
+  ): number {
     const { native } = this;
     const result = native.walk(table, level, lo, hi, access);
     if (result === WALK_OK) return this.found(lo, hi, access, native.pfn, native.attr, out);

@@ -11,7 +11,12 @@
 import type { ByteSink } from '../../dev/uart-16550.ts';
 import { Board } from '../../dev/board.ts';
 import { DEBUG_EXIT, POWER_OFF, RESET, RUNNING } from '../../dev/power.ts';
-import { MSR_KVM_SYSTEM_TIME, MSR_KVM_SYSTEM_TIME_NEW, MSR_KVM_WALL_CLOCK, MSR_KVM_WALL_CLOCK_NEW } from '../../dev/kvm-clock.ts';
+import {
+  MSR_KVM_SYSTEM_TIME,
+  MSR_KVM_SYSTEM_TIME_NEW,
+  MSR_KVM_WALL_CLOCK,
+  MSR_KVM_WALL_CLOCK_NEW,
+} from '../../dev/kvm-clock.ts';
 import {
   type Bus,
   CR_EFER,
@@ -134,7 +139,9 @@ export class Pc implements Bus {
     this.unit.connect(this.cpu);
     this.unit.regs.cr4Allowed = this.cpuidTable.cr4Bits();
     this.efersAllowed =
-      (this.cpuidTable.has('syscall') ? EFER_SCE : 0) | (this.cpuidTable.has('lm') ? EFER_LONG : 0) | (this.cpuidTable.has('nx') ? EFER_NX : 0);
+      (this.cpuidTable.has('syscall') ? EFER_SCE : 0) |
+      (this.cpuidTable.has('lm') ? EFER_LONG : 0) |
+      (this.cpuidTable.has('nx') ? EFER_NX : 0);
   }
 
   /** Starts or stops the dirty log of all memory, as KVM_SET_USER_MEMORY_REGION does. */
@@ -187,6 +194,11 @@ export class Pc implements Bus {
     this.board.clock.advanceTo(this.now());
   }
 
+  /** Virtual time since power-on, also in the middle of a run. */
+  get nowNs(): number {
+    return this.skipped + this.cpu.nowInCall;
+  }
+
   private now(): number {
     return this.skipped + this.cpu.retired;
   }
@@ -204,7 +216,8 @@ export class Pc implements Bus {
 
   private handle(exit: number): void {
     const { cpu, unit, board } = this;
-    if (exit !== EXIT_HALT && exit !== EXIT_HYPERCALL && unit.failure !== null) this.finish('failed', unit.failure.message);
+    if (exit !== EXIT_HALT && exit !== EXIT_HYPERCALL && unit.failure !== null)
+      this.finish('failed', unit.failure.message);
     else if (exit === EXIT_SHUTDOWN) this.finish('shutdown', 'triple fault');
     else if (exit === EXIT_UNSUPPORTED) this.finish('failed', `not built: ${cpu.unsupported}`);
     else if (exit === EXIT_HYPERCALL) {
@@ -216,7 +229,8 @@ export class Pc implements Bus {
     if (this.end !== null || request === RUNNING) return;
     if (request === POWER_OFF) this.end = { reason: 'power-off', status: 0, message: 'powered off' };
     else if (request === RESET) this.end = { reason: 'reset', status: 0, message: 'reset' };
-    else if (request === DEBUG_EXIT) this.end = { reason: 'debug-exit', status, message: `debug exit, status ${status}` };
+    else if (request === DEBUG_EXIT)
+      this.end = { reason: 'debug-exit', status, message: `debug exit, status ${status}` };
   }
 
   private finish(reason: 'halted' | 'shutdown' | 'failed', message: string): void {
@@ -236,7 +250,6 @@ export class Pc implements Bus {
       }
       if (clock.nextDeadline === Infinity || this.waitsForClock || fired === 100) {
         this.isIdle = true;
-        this.isHalted = true;
         return false;
       }
       this.skip(Math.max(0, clock.nextDeadline - this.now()));
@@ -248,7 +261,6 @@ export class Pc implements Bus {
   // ---- events ------------------------------------------------------------------------------------------------------
 
   private nmiGiven = false;
-  private isHalted = false;
 
   private lookForEvents(): void {
     const { apic } = this.board.cpus[0];
@@ -270,7 +282,7 @@ export class Pc implements Bus {
   /** Devices see the time of the instruction that speaks to them. */
   private beforeDevice(): void {
     this.unit.vcpu.stats.exits++;
-    this.board.clock.advanceTo(this.skipped + this.cpu.nowInCall);
+    this.board.clock.advanceTo(this.nowNs);
   }
 
   /** What the access changed may be for the CPU to see. */
@@ -278,7 +290,8 @@ export class Pc implements Bus {
     const { board, cpu } = this;
     const { apic } = board.cpus[0];
     cpu.setInterruptLine(apic.interruptPending());
-    if (apic.nmiPending || board.power.request !== RUNNING || board.clock.nextDeadline < this.runEnds) cpu.requestExit();
+    if (apic.nmiPending || board.power.request !== RUNNING || board.clock.nextDeadline < this.runEnds)
+      cpu.requestExit();
   }
 
   // ---- the bus -----------------------------------------------------------------------------------------------------

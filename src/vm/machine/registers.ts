@@ -57,7 +57,24 @@ function loadOne(cpu: Cpu, index: number, s: BootSegment): void {
   setSegmentRaw(cpu, index, s.selector, (s.access << 8) | (s.flags << 20), s.limit, s.base, 0);
 }
 
-const NAMES = ['RAX', 'RCX', 'RDX', 'RBX', 'RSP', 'RBP', 'RSI', 'RDI', 'R8', 'R9', 'R10', 'R11', 'R12', 'R13', 'R14', 'R15'];
+const NAMES = [
+  'RAX',
+  'RCX',
+  'RDX',
+  'RBX',
+  'RSP',
+  'RBP',
+  'RSI',
+  'RDI',
+  'R8',
+  'R9',
+  'R10',
+  'R11',
+  'R12',
+  'R13',
+  'R14',
+  'R15',
+];
 const SEGMENT_NAMES = ['ES', 'CS', 'SS', 'DS', 'FS', 'GS'];
 
 /** Registers in a few lines, as a crash report shows them. */
@@ -65,7 +82,11 @@ export function describeRegisters(cpu: Cpu): string {
   const { state } = cpu;
   const lines: string[] = [];
   for (let i = 0; i < 16; i += 4)
-    lines.push(NAMES.slice(i, i + 4).map((name, n) => `${name.padEnd(3)} ${hex(state.big(GPR + 8 * (i + n)))}`).join('  '));
+    lines.push(
+      NAMES.slice(i, i + 4)
+        .map((name, n) => `${name.padEnd(3)} ${hex(state.big(GPR + 8 * (i + n)))}`)
+        .join('  '),
+    );
   lines.push(`RIP ${hex(state.big(LINEAR_RIP))}  RFLAGS ${word(state.rflags)}  CPL ${state.get(CPL)}`);
   lines.push(
     `CR0 ${word(state.get(CR0))}  CR2 ${hex(state.big(CR2))}  CR3 ${hex(state.big(CR3))}  CR4 ${word(state.get(CR4))}  EFER ${word(state.get(EFER))}`,

@@ -1,0 +1,295 @@
+/**
+ * The machine as a library: boot a kernel, talk to its console, run commands in it, look at its MMU.
+ *
+ *     const machine = await Machine.boot({ kernel, initrd, cmdline: 'console=ttyS0', memory: 512 * 2 ** 20 });
+ *     await machine.console.waitFor('# ');
+ *     const { output } = await machine.exec('uname -a');
+ *     machine.stats().vm.pages_2m;
+ *     machine.stop();
+ *
+ * It runs between turns of the event loop, in slices of a few milliseconds. In virtual time (the default) it runs as fast
+ * as it can and a halted CPU costs no time at all; in real time its clock follows the host's, and a halted CPU costs the
+ * host nothing.
+ */
+import { HOST, hostMs, nextTurn } from './host-globals.ts';
+import type { Policy } from './mmu/policy.ts';
+import { POLICIES } from './mmu/policy.ts';
+import { VcpuStats, VmStats } from './trace/stats.ts';
+import type { Tracer } from './trace/tracer.ts';
+import { bootPc } from './vm/machine/boot.ts';
+import { parseCpuModel } from './vm/machine/cpuid.ts';
+import { Pc, type PagingName, type PcEnd } from './vm/machine/pc.ts';
+import type { Vm } from './vm/vm.ts';
+
+export { BootError } from './vm/boot/boot-image.ts';
+export { CpuModelError } from './vm/machine/cpuid.ts';
+export type { PagingName, PcEnd } from './vm/machine/pc.ts';
+
+export interface MachineOptions {
+  /** A bzImage, an ELF with a PVH entry, or a multiboot image. */
+  readonly kernel: Uint8Array;
+  readonly initrd?: Uint8Array;
+  /** The kernel's command line. */
+  readonly cmdline?: string;
+  /** The kernel's file name, the first word of a multiboot image's command line. */
+  readonly name?: string;
+  /** Bytes of RAM, whole MiB; 512 MiB if absent. */
+  readonly memory?: number;
+  /** MODEL[,+feature][,-feature][,vendor=NAME]; `max` if absent. */
+  readonly cpu?: string;
+  /** Nested paging (`tdp`) if absent. */
+  readonly paging?: PagingName;
+  /** A preset's name or a record; `lazy` if absent. */
+  readonly policy?: keyof typeof POLICIES | Policy;
+  /** The host's mappings of RAM: 1 (4 KiB), 2 (2 MiB, the default), 3 (1 GiB). */
+  readonly hostLevel?: 1 | 2 | 3;
+  readonly nxHugePages?: boolean;
+  /** Follow the host's clock. */
+  readonly realtime?: boolean;
+  /** Start with the dirty log on. */
+  readonly dirtyLog?: boolean;
+  /** Time of day at power-on, UTC, seconds since 1970; the host's if absent. A fixed one makes runs repeatable. */
+  readonly epoch?: number;
+  readonly trace?: Tracer;
+}
+
+export interface ExecResult {
+  /** What the command wrote to the console, without the echo of the command itself. */
+  readonly output: string;
+  /** Its exit status. */
+  readonly status: number;
+}
+
+export interface MachineStats {
+  readonly instructions: number;
+  /** Virtual time since power-on. */
+  readonly ns: number;
+  readonly vm: VmStats;
+  readonly vcpus: readonly VcpuStats[];
+}
+
+/** Instructions of a slice: about ten milliseconds. */
+const SLICE = 2_000_000;
+/** Longest wait of a halted machine for anything; input ends it. */
+const MAX_WAIT_MS = 1000;
+const NS_PER_MS = 1e6;
+/** Console output that is kept for `waitFor` and `text`. */
+const MAX_TEXT = 2 ** 20;
+
+export class MachineConsole {
+  /** What the guest has written, as UTF-8; the last MiB of it. */
+  text = '';
+  /** Called with each piece that the guest writes. */
+  onOutput: ((bytes: Uint8Array) => void) | null = null;
+  private readonly decoder = new HOST.TextDecoder();
+  private readonly encoder = new HOST.TextEncoder();
+  private readonly pending = new Uint8Array(4096);
+  private count = 0;
+  private readonly send: (bytes: Uint8Array) => void;
+  private readonly waiting = new Set<() => void>();
+
+  constructor(send: (bytes: Uint8Array) => void) {
+    this.send = send;
+  }
+
+  /** Types into the guest's serial port. */
+  write(data: string | Uint8Array): void {
+    this.send(typeof data === 'string' ? this.encoder.encode(data) : data);
+  }
+
+  /** Resolves with the text up to and with the first match after position `from` of `text`; rejects if the machine ends before. */
+  waitFor(pattern: string | RegExp, from = 0): Promise<string> {
+    return new Promise((resolve, reject) => {
+      const look = (): void => {
+        const rest = this.text.slice(from);
+        const match = typeof pattern === 'string' ? rest.indexOf(pattern) : rest.search(pattern);
+        const length = typeof pattern === 'string' ? pattern.length : (pattern.exec(rest)?.[0].length ?? 0);
+        if (match >= 0) {
+          this.waiting.delete(look);
+          resolve(rest.slice(0, match + length));
+        } else if (this.closed !== null) {
+          this.waiting.delete(look);
+          reject(new Error(`the machine ended (${this.closed}) before ${String(pattern)} came`));
+        }
+      };
+      this.waiting.add(look);
+      look();
+    });
+  }
+
+  private closed: string | null = null;
+
+  /** @internal */
+  writeByte(byte: number): void {
+    this.pending[this.count++] = byte;
+    if (this.count === this.pending.length) this.flush();
+  }
+
+  /** @internal */
+  flush(): void {
+    if (this.count === 0) return;
+    const bytes = this.pending.slice(0, this.count);
+    this.count = 0;
+    this.onOutput?.(bytes);
+    this.text += this.decoder.decode(bytes, { stream: true });
+    if (this.text.length > 2 * MAX_TEXT) this.text = this.text.slice(-MAX_TEXT);
+    // Each that is done leaves the set, which iteration allows.
+    for (const look of this.waiting) look();
+  }
+
+  /** @internal */
+  close(why: string): void {
+    this.flush();
+    this.closed = why;
+    for (const look of this.waiting) look();
+  }
+}
+
+export class Machine {
+  readonly pc: Pc;
+  readonly console: MachineConsole;
+  /** Resolves when the machine has ended, with how. */
+  readonly ended: Promise<PcEnd>;
+  private readonly realtime: boolean;
+  private resolveEnded: (end: PcEnd) => void = () => {};
+  private running = false;
+  private stopped = false;
+  private wake: (() => void) | null = null;
+  /** Real time: the host's clock at virtual time 0, ms. */
+  private startedMs = 0;
+  private commands = 0;
+
+  private constructor(options: MachineOptions) {
+    const { paging = 'tdp', policy = 'lazy', hostLevel, nxHugePages, trace } = options;
+    this.console = new MachineConsole((bytes) => {
+      this.pc.board.uart.receive(bytes);
+      this.wake?.();
+    });
+    this.realtime = options.realtime ?? false;
+    this.pc = new Pc({
+      ramBytes: options.memory ?? 512 * 2 ** 20,
+      cpu: parseCpuModel(options.cpu ?? 'max', paging === 'tdp'),
+      paging,
+      policy: typeof policy === 'string' ? POLICIES[policy] : policy,
+      console: this.console,
+      epochS: options.epoch ?? Math.floor(Date.now() / 1000),
+      hostLevel,
+      nxHugePages,
+      trace,
+    });
+    this.pc.waitsForClock = this.realtime;
+    bootPc(this.pc, {
+      kernel: options.kernel,
+      initrd: options.initrd,
+      cmdline: options.cmdline ?? '',
+      name: options.name,
+    });
+    if (options.dirtyLog === true) this.pc.setLogging(true);
+    this.ended = new Promise((resolve) => {
+      this.resolveEnded = resolve;
+    });
+  }
+
+  /**
+   * Loads a kernel and starts the machine. Throws a BootError for an image that can't be booted, a CpuModelError or a
+   * RangeError for options that can't be had.
+   */
+  // biome-ignore lint/suspicious/useAwait: what is wrong is to reject, not to throw.
+  static async boot(options: MachineOptions): Promise<Machine> {
+    const machine = new Machine(options);
+    machine.start();
+    return machine;
+  }
+
+  /** The same, not started: for a caller that wants to look at it first, or to run it by hand (`pc.run`). */
+  static load(options: MachineOptions): Machine {
+    return new Machine(options);
+  }
+
+  /** KVM's view of it: slots, dirty log, statistics, `verify()`. */
+  get vm(): Vm {
+    return this.pc.vm;
+  }
+
+  stats(): MachineStats {
+    const { pc } = this;
+    return {
+      instructions: pc.instructions,
+      ns: pc.board.clock.now,
+      vm: Object.assign(new VmStats(), pc.vm.stats),
+      vcpus: [Object.assign(new VcpuStats(), pc.unit.vcpu.stats)],
+    };
+  }
+
+  start(): void {
+    if (this.running || this.stopped) return;
+    this.running = true;
+    this.startedMs = hostMs() - this.pc.board.clock.now / NS_PER_MS;
+    void this.pump();
+  }
+
+  /** Stops it between two instructions; `start` goes on. */
+  pause(): void {
+    this.running = false;
+    this.wake?.();
+  }
+
+  /** Ends it. */
+  stop(): void {
+    this.stopped = true;
+    this.pause();
+    this.finish(this.pc.end ?? { reason: 'halted', status: 0, message: 'stopped' });
+  }
+
+  /**
+   * Runs a command line in the shell that waits at the console, and resolves when it has ended. The shell must be a
+   * POSIX one; the command must not read from the console.
+   */
+  async exec(command: string): Promise<ExecResult> {
+    const mark = `penumbra-${++this.commands}`;
+    const from = this.console.text.length;
+    // In two parts, so that the echo of the command line isn't taken for the answer.
+    this.console.write(`${command}; echo "${mark.slice(0, 4)}""${mark.slice(4)}:$?:"\n`);
+    const text = await this.console.waitFor(new RegExp(`${mark}:(\\d+):`), from);
+    const [, output = '', status = '0'] = new RegExp(`^[^\\n]*\\n([^]*?)${mark}:(\\d+):`).exec(text) ?? [];
+    return { output: output.replaceAll('\r\n', '\n'), status: Number(status) };
+  }
+
+  private finish(end: PcEnd): void {
+    this.running = false;
+    this.console.close(end.reason);
+    this.resolveEnded(end);
+  }
+
+  private async pump(): Promise<void> {
+    const { pc } = this;
+    try {
+      while (this.running) {
+        if (this.realtime) pc.catchUp((hostMs() - this.startedMs) * NS_PER_MS);
+        pc.run(SLICE);
+        this.console.flush();
+        if (pc.end !== null) return this.finish(pc.end);
+        if (pc.isIdle) await this.sleep();
+        else await nextTurn();
+      }
+    } catch (error) {
+      // Ours, not the guest's: nobody else would see it.
+      this.finish({ reason: 'failed', status: 2, message: `unexpected ${String((error as Error).stack ?? error)}` });
+    }
+  }
+
+  /** Until the next timer is due, or input comes. */
+  private sleep(): Promise<void> {
+    const due = this.pc.board.clock.nextDeadline;
+    const ms = this.realtime ? due / NS_PER_MS - (hostMs() - this.startedMs) : due === Infinity ? MAX_WAIT_MS : 0;
+    return new Promise((resolve) => {
+      const done = (): void => {
+        HOST.clearTimeout(timer);
+        this.wake = null;
+        resolve();
+      };
+      const timer = HOST.setTimeout(done, Math.min(Math.max(ms, 0), MAX_WAIT_MS));
+      this.wake = done;
+    });
+  }
+}

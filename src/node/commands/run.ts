@@ -1,0 +1,182 @@
+/**
+ * `penumbra run`: a guest on the terminal. Its serial port is stdin and stdout; on a terminal each key goes to the guest,
+ * but for the escape key, Ctrl-A: then x ends the run, and Ctrl-A sends itself.
+ *
+ * The exit status is the guest's if it writes to the debug-exit device, (v << 1) | 1; 0 if it powers off, resets or is
+ * left by the escape key; 2 if it can't go on, with its registers on stderr.
+ */
+import { readFileSync } from 'node:fs';
+import { basename } from 'node:path';
+import { type Command, Option } from 'commander';
+import { ftraceText } from '../../formats/ftrace.ts';
+import { BootError, CpuModelError, Machine, type MachineStats, type PagingName, type PcEnd } from '../../machine.ts';
+import { POLICIES, type PolicyName } from '../../mmu/policy.ts';
+import { writeWhole } from '../atomic-file.ts';
+import { CliError, EXIT_OWN_ERROR } from '../cli-error.ts';
+import { EscapeKey } from '../escape-key.ts';
+import { machineTable } from '../table-machine.ts';
+import { TraceClerk } from '../trace-clerk.ts';
+
+interface RunCommandOptions {
+  readonly kernel: string;
+  readonly initrd?: string;
+  readonly append: string;
+  readonly memory: string;
+  readonly cpus: string;
+  readonly cpu: string;
+  readonly paging: PagingName;
+  readonly policy: PolicyName;
+  readonly hostPages: string;
+  readonly realtime?: boolean;
+  readonly dirtyLog?: boolean;
+  readonly verify?: string;
+  readonly trace?: string;
+  readonly stats?: boolean;
+  readonly epoch?: string;
+  readonly limit?: string;
+  readonly json?: boolean;
+}
+
+const HOST_LEVELS: Readonly<Record<string, 1 | 2 | 3>> = { '4k': 1, '2m': 2, '1g': 3 };
+
+export function register(program: Command): void {
+  program
+    .command('run')
+    .description('boots a kernel: a bzImage, an ELF with a PVH entry, or a multiboot image')
+    .requiredOption('--kernel <file>', 'the kernel')
+    .option('--initrd <file>', 'its initial RAM disk; for a multiboot image, its module')
+    .option('--append <text>', "the kernel's command line", '')
+    .option('--memory <size>', 'RAM: 512M, 1G; whole MiB', '512M')
+    .option('--cpus <n>', 'CPUs: 1', '1')
+    .option('--cpu <model>', 'max or qemu64, then changes: max,-smap,+pku,vendor=GenuineIntel', 'max')
+    .addOption(new Option('--paging <name>', "KVM's paging").choices(['tdp', 'shadow']).default('tdp'))
+    .addOption(new Option('--policy <name>', "the MMU's policy").choices(Object.keys(POLICIES)).default('lazy'))
+    .addOption(
+      new Option('--host-pages <size>', "of the host's mappings").choices(Object.keys(HOST_LEVELS)).default('2m'),
+    )
+    .option('--realtime', "the guest's clock follows the host's, and a halted CPU costs nothing")
+    .option('--dirty-log', 'keeps the dirty log on for the whole run')
+    .option('--verify <n>', "checks all of the MMU's invariants every n exits")
+    .option('--trace <file>', "writes the MMU's tracepoints as ftrace text")
+    .option('--stats', "prints KVM's statistics at the end, on stderr")
+    .option('--epoch <seconds>', "time of day at power-on, seconds since 1970; the host's if absent")
+    .option('--limit <instructions>', 'ends the run, with status 2, after so many instructions')
+    .option('--json', 'prints how it ended as JSON on stdout; the console goes to stderr')
+    .action(run);
+}
+
+async function run(options: RunCommandOptions): Promise<void> {
+  const clerk = options.trace === undefined ? null : new TraceClerk(basename(options.kernel));
+  const machine = load(options, clerk);
+  clerk?.attach(machine.pc);
+  if (options.verify !== undefined) verifyEvery(machine, wholeNumber('--verify', options.verify));
+  const limit = options.limit === undefined ? Infinity : wholeNumber('--limit', options.limit);
+  const output = options.json === true ? process.stderr : process.stdout;
+  machine.console.onOutput = (bytes) => void output.write(bytes);
+  const started = performance.now();
+  const release = connectInput(machine);
+  const watch = watchLimit(machine, limit);
+  machine.start();
+  const end = await machine.ended;
+  release();
+  watch();
+  const seconds = (performance.now() - started) / 1000;
+  if (clerk !== null && options.trace !== undefined) writeWhole(options.trace, ftraceText(clerk.log()));
+  report(machine.stats(), end, seconds, options);
+}
+
+function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
+  if (wholeNumber('--cpus', options.cpus) !== 1) throw new CliError(`--cpus ${options.cpus}: there can be 1`);
+  try {
+    return Machine.load({
+      kernel: readFileSync(options.kernel),
+      initrd: options.initrd === undefined ? undefined : readFileSync(options.initrd),
+      cmdline: options.append,
+      name: options.kernel,
+      memory: parseSize(options.memory),
+      cpu: options.cpu,
+      paging: options.paging,
+      policy: options.policy,
+      hostLevel: HOST_LEVELS[options.hostPages],
+      realtime: options.realtime,
+      dirtyLog: options.dirtyLog,
+      epoch: options.epoch === undefined ? undefined : wholeNumber('--epoch', options.epoch),
+      trace: clerk?.tracer,
+    });
+  } catch (error) {
+    if (error instanceof BootError) throw new CliError(`${options.kernel}: ${error.message}`);
+    if (error instanceof CpuModelError) throw new CliError(`--cpu ${options.cpu}: ${error.message}`);
+    if (error instanceof RangeError) throw new CliError(`--memory ${options.memory}: ${error.message}`);
+    throw error;
+  }
+}
+
+function wholeNumber(flag: string, text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value === 0 || !Number.isSafeInteger(value))
+    throw new CliError(`${flag} takes a whole number above 0, not '${text}'`);
+  return value;
+}
+
+/** Bytes: a number with K, M or G; M if without. */
+function parseSize(text: string): number {
+  const [, digits, unit = 'M'] = /^(\d+)([KMG])?i?B?$/i.exec(text) ?? [];
+  if (digits === undefined) throw new CliError(`--memory takes a size such as 512M or 1G, not '${text}'`);
+  return Number(digits) * 1024 ** ' KMG'.indexOf(unit.toUpperCase());
+}
+
+function verifyEvery(machine: Machine, every: number): void {
+  let exits = 0;
+  machine.pc.unit.onExit = () => {
+    if (++exits % every !== 0) return;
+    const [first, ...more] = machine.vm.verify();
+    if (first !== undefined)
+      throw new Error(`after ${exits} exits ${first}${more.length > 0 ? ` and ${more.length} more` : ''}`);
+  };
+}
+
+/** Keys and piped input to the guest. Returns what undoes it. */
+function connectInput(machine: Machine): () => void {
+  const { stdin } = process;
+  const escape = new EscapeKey();
+  const isTerminal = stdin.isTTY;
+  if (isTerminal) stdin.setRawMode(true);
+  const onData = (chunk: Buffer): void => {
+    const keys = isTerminal ? escape.filter(chunk) : chunk;
+    if (keys.length > 0) machine.console.write(keys);
+    if (isTerminal && escape.wantsToLeave) machine.stop();
+  };
+  const onInterrupt = (): void => machine.stop();
+  stdin.on('data', onData);
+  process.on('SIGTERM', onInterrupt);
+  if (!isTerminal) process.on('SIGINT', onInterrupt);
+  return () => {
+    stdin.off('data', onData);
+    if (isTerminal) stdin.setRawMode(false);
+    stdin.pause();
+    process.off('SIGTERM', onInterrupt);
+    process.off('SIGINT', onInterrupt);
+  };
+}
+
+function watchLimit(machine: Machine, limit: number): () => void {
+  if (limit === Infinity) return () => {};
+  const timer = setInterval(() => {
+    if (machine.pc.instructions < limit) return;
+    process.stderr.write(`penumbra: ${machine.pc.instructions} instructions, over the limit\n`);
+    process.exitCode = EXIT_OWN_ERROR;
+    machine.stop();
+  }, 20);
+  return () => clearInterval(timer);
+}
+
+function report(stats: MachineStats, end: PcEnd, seconds: number, options: RunCommandOptions): void {
+  const { reason, status, message } = end;
+  const isFailure = reason === 'failed' || reason === 'shutdown' || (reason === 'halted' && status !== 0);
+  if (isFailure) {
+    process.stderr.write(`\npenumbra: ${options.kernel}: ${message}\n`);
+    process.exitCode = EXIT_OWN_ERROR;
+  } else if (status !== 0) process.exitCode = status;
+  if (options.stats === true) process.stderr.write(machineTable(stats, seconds));
+  if (options.json === true) process.stdout.write(`${JSON.stringify({ end: reason, status, seconds, ...stats })}\n`);
+}
