@@ -32,6 +32,7 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
   cx16: ['1.ecx', 13],
   pcid: ['1.ecx', 17],
   x2apic: ['1.ecx', 21],
+  movbe: ['1.ecx', 22],
   popcnt: ['1.ecx', 23],
   'tsc-deadline': ['1.ecx', 24],
   hypervisor: ['1.ecx', 31],
@@ -39,14 +40,18 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
   smep: ['7.ebx', 7],
   invpcid: ['7.ebx', 10],
   smap: ['7.ebx', 20],
+  clflushopt: ['7.ebx', 23],
+  clwb: ['7.ebx', 24],
   umip: ['7.ecx', 2],
   pku: ['7.ecx', 3],
+  rdpid: ['7.ecx', 22],
   syscall: ['80000001.edx', 11],
   nx: ['80000001.edx', 20],
   pdpe1gb: ['80000001.edx', 26],
   rdtscp: ['80000001.edx', 27],
   lm: ['80000001.edx', 29],
   lahf_lm: ['80000001.ecx', 0],
+  abm: ['80000001.ecx', 5],
   invtsc: ['80000007.edx', 8],
   kvmclock: ['kvm', 3],
   'kvmclock-stable-bit': ['kvm', 24],
@@ -55,16 +60,7 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
 const ALL: readonly string[] = Object.keys(FEATURES);
 /** Not in the first 64-bit CPUs, nor in QEMU's qemu64. */
 const LATER: readonly string[] = [
-  'pcid',
-  'fsgsbase',
-  'smep',
-  'invpcid',
-  'smap',
-  'umip',
-  'pku',
-  'pdpe1gb',
-  'rdtscp',
-  'popcnt',
+  'pcid', 'fsgsbase', 'smep', 'invpcid', 'smap', 'umip', 'pku', 'pdpe1gb', 'rdtscp', 'popcnt', 'movbe', 'clflushopt', 'clwb', 'rdpid', 'abm',
 ];
 const MODELS: Readonly<Record<string, readonly string[]>> = {
   max: ALL,
@@ -154,24 +150,6 @@ export class Cpuid {
 
   has(feature: string): boolean {
     return this.description.features.has(feature);
-  }
-
-  /** Bits of CR4 that exist, by feature; the other ones are reserved. */
-  cr4Bits(): number {
-    // VME, PVI and MCE are not built; TSD and PCE need no feature of their own.
-    let bits = (1 << 2) | (1 << 4) | (1 << 5) | (1 << 8) | (1 << 9) | (1 << 10);
-    const add = (feature: string, bit: number): void => {
-      if (this.has(feature)) bits |= 1 << bit;
-    };
-    add('de', 3);
-    add('pge', 7);
-    add('umip', 11);
-    add('fsgsbase', 16);
-    add('pcid', 17);
-    add('smep', 20);
-    add('smap', 21);
-    add('pku', 22);
-    return bits;
   }
 
   /** `cr4`: OSPKE is told as CR4 has it. */

@@ -85,9 +85,6 @@ const MSR_APIC_BASE = 0x1b;
 const MSR_TSC_DEADLINE = 0x6e0;
 const MSR_X2APIC_FIRST = 0x800;
 const MSR_X2APIC_LAST = 0x8ff;
-const EFER_SCE = 1 << 0;
-const EFER_LONG = (1 << 8) | (1 << 10);
-const EFER_NX = 1 << 11;
 
 export class Pc implements Bus {
   readonly vm: Vm;
@@ -105,7 +102,6 @@ export class Pc implements Bus {
   waitsForClock = false;
 
   private readonly msrs = new Msrs();
-  private readonly efersAllowed: number;
   /** Virtual time minus retired instructions, ns. */
   private skipped = 0;
   /** Virtual time at which the CPU's present run ends. */
@@ -135,13 +131,9 @@ export class Pc implements Bus {
       tscKhz: TSC_KHZ,
     });
     this.cpu = new Cpu(memory, layout, this);
-    this.cpu.sysenterInLongMode = options.cpu.vendor === 'GenuineIntel';
+    this.cpu.useCpuid();
     this.unit.connect(this.cpu);
-    this.unit.regs.cr4Allowed = this.cpuidTable.cr4Bits();
-    this.efersAllowed =
-      (this.cpuidTable.has('syscall') ? EFER_SCE : 0) |
-      (this.cpuidTable.has('lm') ? EFER_LONG : 0) |
-      (this.cpuidTable.has('nx') ? EFER_NX : 0);
+    this.unit.regs.cr4Allowed = this.cpu.cr4Allowed;
   }
 
   /** Starts or stops the dirty log of all memory, as KVM_SET_USER_MEMORY_REGION does. */
@@ -382,7 +374,6 @@ export class Pc implements Bus {
       case 4:
         return setCr4(vm.mmu, vcpu, regs, lo, hi) ? NO_FAULT : VECTOR_GP;
       case CR_EFER:
-        if (lo & ~this.efersAllowed) return VECTOR_GP;
         setEfer(vm.mmu, vcpu, regs, lo);
         return NO_FAULT;
       default:
