@@ -1,11 +1,11 @@
 /** Reads recordings from disk: a path, one of the embedded ones by its name, or a synthetic guest by its seed. */
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { basename } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { type PageTrace, readPntrace, TraceError } from '../formats/pntrace.ts';
 import { syntheticTrace } from '../lab/synthetic.ts';
 import { CliError } from './cli-error.ts';
+import { packageFile } from './package-files.ts';
 
 /** The recordings that come with the project: one write-heavy, one read-mostly. */
 export const EMBEDDED_TRACES = ['redis-small', 'grep'] as const;
@@ -41,15 +41,7 @@ export function parseSeed(text: string): number {
 function findFile(argument: string): string {
   if (existsSync(argument)) return argument;
   const isName = basename(argument) === argument;
-  const embedded = join(tracesFolder(), argument.endsWith(SUFFIX) ? argument : argument + SUFFIX);
+  const embedded = packageFile('traces', argument.endsWith(SUFFIX) ? argument : argument + SUFFIX);
   if (isName && existsSync(embedded)) return embedded;
   throw new CliError(`no recording '${argument}': not a file, and the embedded ones are ${EMBEDDED_TRACES.join(', ')}`);
-}
-
-/** `traces/` of the package: this module runs from `src/node/` in a checkout and from `dist/` when built. */
-function tracesFolder(): string {
-  for (let folder = dirname(fileURLToPath(import.meta.url)); ; folder = dirname(folder)) {
-    const traces = join(folder, 'traces');
-    if (existsSync(join(traces, EMBEDDED_TRACES[0] + SUFFIX)) || dirname(folder) === folder) return traces;
-  }
 }

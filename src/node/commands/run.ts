@@ -5,7 +5,7 @@
  * The exit status is the guest's if it writes to the debug-exit device, (v << 1) | 1; 0 if it powers off, resets or is
  * left by the escape key; 2 if it can't go on, with its registers on stderr.
  */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import { ftraceText } from '../../formats/ftrace.ts';
@@ -14,6 +14,7 @@ import { POLICIES, type PolicyName } from '../../mmu/policy.ts';
 import { writeWhole } from '../atomic-file.ts';
 import { CliError, EXIT_OWN_ERROR } from '../cli-error.ts';
 import { EscapeKey } from '../escape-key.ts';
+import { packageFile } from '../package-files.ts';
 import { machineTable } from '../table-machine.ts';
 import { TraceClerk } from '../trace-clerk.ts';
 
@@ -37,13 +38,14 @@ interface RunCommandOptions {
   readonly json?: boolean;
 }
 
+const TINY_GUEST = 'tiny';
 const HOST_LEVELS: Readonly<Record<string, 1 | 2 | 3>> = { '4k': 1, '2m': 2, '1g': 3 };
 
 export function register(program: Command): void {
   program
     .command('run')
     .description('boots a kernel: a bzImage, an ELF with a PVH entry, or a multiboot image')
-    .requiredOption('--kernel <file>', 'the kernel')
+    .option('--kernel <file>', 'the kernel; a tiny guest of our own if absent', TINY_GUEST)
     .option('--initrd <file>', 'its initial RAM disk; for a multiboot image, its module')
     .option('--append <text>', "the kernel's command line", '')
     .option('--memory <size>', 'RAM: 512M, 1G; whole MiB', '512M')
@@ -89,7 +91,7 @@ function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
   if (wholeNumber('--cpus', options.cpus) !== 1) throw new CliError(`--cpus ${options.cpus}: there can be 1`);
   try {
     return Machine.load({
-      kernel: readFileSync(options.kernel),
+      kernel: readFileSync(kernelPath(options.kernel)),
       initrd: options.initrd === undefined ? undefined : readFileSync(options.initrd),
       cmdline: options.append,
       name: options.kernel,
@@ -109,6 +111,12 @@ function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
     if (error instanceof RangeError) throw new CliError(`--memory ${options.memory}: ${error.message}`);
     throw error;
   }
+}
+
+/** A file, or the embedded guest. */
+function kernelPath(kernel: string): string {
+  if (kernel !== TINY_GUEST || existsSync(kernel)) return kernel;
+  return packageFile('guests', 'tiny', 'tiny.elf');
 }
 
 function wholeNumber(flag: string, text: string): number {

@@ -60,7 +60,21 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
 const ALL: readonly string[] = Object.keys(FEATURES);
 /** Not in the first 64-bit CPUs, nor in QEMU's qemu64. */
 const LATER: readonly string[] = [
-  'pcid', 'fsgsbase', 'smep', 'invpcid', 'smap', 'umip', 'pku', 'pdpe1gb', 'rdtscp', 'popcnt', 'movbe', 'clflushopt', 'clwb', 'rdpid', 'abm',
+  'pcid',
+  'fsgsbase',
+  'smep',
+  'invpcid',
+  'smap',
+  'umip',
+  'pku',
+  'pdpe1gb',
+  'rdtscp',
+  'popcnt',
+  'movbe',
+  'clflushopt',
+  'clwb',
+  'rdpid',
+  'abm',
 ];
 const MODELS: Readonly<Record<string, readonly string[]>> = {
   max: ALL,

@@ -70,6 +70,7 @@ export interface PcEnd {
 }
 
 const MIB = 2 ** 20;
+const MIN_RAM_BYTES = 2 * MIB;
 /** WebAssembly's memories end at 4 GiB; devices begin at 3 GiB. */
 export const MAX_RAM_BYTES = 3072 * MIB;
 const WASM_PAGE = 65536;
@@ -182,7 +183,8 @@ export class Pc implements Bus {
   /** Real time: moves the clock to `ns` since power-on, if it is behind; timers fire. */
   catchUp(ns: number): void {
     const now = this.now();
-    if (ns > now) this.skip(ns - now);
+    // Whole nanoseconds, as the TSC counts them.
+    if (ns > now) this.skip(Math.floor(ns - now));
     this.board.clock.advanceTo(this.now());
   }
 
@@ -432,8 +434,10 @@ export class Pc implements Bus {
 }
 
 function allocate(ramBase: number, ramBytes: number): WebAssembly.Memory {
-  if (ramBytes < MIB || ramBytes > MAX_RAM_BYTES || ramBytes % MIB !== 0)
-    throw new RangeError(`${ramBytes} bytes of memory: it must be whole MiB, from 1 to ${MAX_RAM_BYTES / MIB}`);
+  if (ramBytes < MIN_RAM_BYTES || ramBytes > MAX_RAM_BYTES || ramBytes % MIB !== 0)
+    throw new RangeError(
+      `${ramBytes} bytes of memory: it must be whole MiB, from ${MIN_RAM_BYTES / MIB} to ${MAX_RAM_BYTES / MIB}`,
+    );
   return new WebAssembly.Memory({ initial: (ramBase + ramBytes) / WASM_PAGE });
 }
 
