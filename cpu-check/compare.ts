@@ -98,6 +98,11 @@ function runCase(machine: BareMachine, one: Uint8Array, expected: Uint8Array, ro
   const flags = state.rflags & mask;
   const theirFlags = view.getUint32(128, true) & mask;
   if (flags !== theirFlags) return `flags ${flags.toString(16)}, expected ${theirFlags.toString(16)}${inputs(one, names)}`;
+  const mxcsr = view.getUint32(136, true);
+  if (state.get(MXCSR) !== mxcsr) {
+    const before = input.getUint32(24 + 136, true);
+    return `mxcsr ${state.get(MXCSR).toString(16)}, expected ${mxcsr.toString(16)}, was ${before.toString(16)} ${operands(one)}`;
+  }
   for (let i = 0; i < 256; i++) {
     if (state.bytes[at + XMM + i] !== expected[144 + i]) {
       const from = (i >> 4) * 16;
@@ -109,6 +114,12 @@ function runCase(machine: BareMachine, one: Uint8Array, expected: Uint8Array, ro
     if (ram[DATA + i] !== expected[400 + i]) return `memory at ${i}: ${ram[DATA + i]}, expected ${expected[400 + i]}`;
   }
   return '';
+}
+
+/** The first XMM registers and the window. */
+function operands(one: Uint8Array): string {
+  const hex = (from: number, bytes: number) => Buffer.from(one.subarray(from, from + bytes)).toString('hex');
+  return `xmm ${[0, 1, 2, 3, 4, 5, 6, 7].map((i) => hex(168 + i * 16, 16)).join(' ')}`;
 }
 
 function inputs(one: Uint8Array, names: readonly string[]): string {
