@@ -5,7 +5,7 @@ const [harness, count = '20000', seed = '1', name = ''] = process.argv.slice(2);
 const outcome = compare(harness, Number(seed), Number(count), name ? (row) => row.name === name : undefined);
 const byName = new Map<string, string[]>();
 for (const m of outcome.mismatches) {
-  const key = `${m.row.name} ${m.row.operands.join()}`;
+  const key = `${m.narrow ? '32 ' : ''}${m.row.name} ${m.row.operands.join()}`;
   byName.set(key, [...(byName.get(key) ?? []), `${m.code}: ${m.what}`]);
 }
 for (const [key, list] of byName) console.log(`${key}: ${list.length}\n    ${list.slice(0, 2).join('\n    ')}`);

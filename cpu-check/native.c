@@ -1,12 +1,16 @@
 /*
  * Executes single instructions natively: cases on stdin, results on stdout, both arrays of fixed structures. Code runs at
- * CODE, its memory operands lie in DATA. A case that faults reports vector, error code and address.
+ * CODE, its memory operands lie in DATA. A case that faults reports vector and error code, another one which of two exits
+ * it took: that right behind the instruction, or that JUMP bytes further on.
+ *
+ * Cases of 32-bit code run in compatibility mode, through the code segment that Linux has for it.
  *
  *   gcc -O1 -o native native.c && ./native < cases > results
  */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +22,12 @@
 #define STATE 0x600000
 #define CODE 0x700000
 #define DATA 0x800000
+#define STUBS 0x601000
 #define WINDOW 256
+/* Of what FXSAVE writes: control, status, tags, eight registers. */
+#define FPU_BYTES 160
+#define JUMP 16
+#define CS_32 0x23
 
 struct registers {
   uint64_t gpr[16];
@@ -29,14 +38,16 @@ struct registers {
 
 struct test {
   uint8_t code[16];
-  uint64_t length;
+  uint32_t length, compatible;
   struct registers r;
   uint8_t data[WINDOW];
+  uint8_t fpu[FPU_BYTES];
 };
 
 struct result {
   struct registers r;
   uint8_t data[WINDOW];
+  uint8_t fpu[FPU_BYTES];
   int64_t vector, error;
 };
 
@@ -44,19 +55,40 @@ struct result {
 struct shared {
   struct registers in, out;
   uint64_t stack;
-  uint64_t leave;
+  uint64_t start;
+  uint32_t exit, pad;
+  struct {
+    uint32_t offset;
+    uint16_t selector;
+  } __attribute__((packed)) far;
+  uint8_t unused[0x400 - 0x338 - 6];
+  uint8_t fpu_in[512], fpu_out[512];
 };
+_Static_assert(offsetof(struct shared, far) == 0x338 && offsetof(struct shared, fpu_out) == 0x600, "as the code has it");
 
 static struct shared *const shared = (struct shared *)STATE;
 static struct result result;
 static sigjmp_buf back;
+
+extern uint8_t stub_32[], stub_32_end[];
+
+/* 32-bit code that loads everything and runs the code; it is copied to where such code can reach it. */
+__asm__(
+    ".code32\n"
+    "stub_32: movl $0x2b, %eax; movl %eax, %ds; movl %eax, %es; movl $0x600f00, %esp\n"
+    "pushl 0x600080; popfl\n"
+    "movl 0x600000, %eax; movl 0x600008, %ecx; movl 0x600010, %edx; movl 0x600018, %ebx\n"
+    "movl 0x600020, %esp; movl 0x600028, %ebp; movl 0x600030, %esi; movl 0x600038, %edi\n"
+    "jmp *0x600328\n"
+    "stub_32_end:\n"
+    ".code64\n");
 
 /* Loads everything, runs the code; the code ends in a jump to leave. */
 __attribute__((naked, noinline)) static void enter(void) {
   __asm__ volatile(
       "pushq %rbx; pushq %rbp; pushq %r12; pushq %r13; pushq %r14; pushq %r15\n"
       "movq %rsp, 0x600320\n"
-      "ldmxcsr 0x600088\n"
+      "fxrstor 0x600400; ldmxcsr 0x600088\n"
       "movdqu 0x600090, %xmm0; movdqu 0x6000a0, %xmm1; movdqu 0x6000b0, %xmm2; movdqu 0x6000c0, %xmm3\n"
       "movdqu 0x6000d0, %xmm4; movdqu 0x6000e0, %xmm5; movdqu 0x6000f0, %xmm6; movdqu 0x600100, %xmm7\n"
       "movdqu 0x600110, %xmm8; movdqu 0x600120, %xmm9; movdqu 0x600130, %xmm10; movdqu 0x600140, %xmm11\n"
@@ -66,8 +98,17 @@ __attribute__((naked, noinline)) static void enter(void) {
       "movq 0x600020, %rsp; movq 0x600028, %rbp; movq 0x600030, %rsi; movq 0x600038, %rdi\n"
       "movq 0x600040, %r8; movq 0x600048, %r9; movq 0x600050, %r10; movq 0x600058, %r11\n"
       "movq 0x600060, %r12; movq 0x600068, %r13; movq 0x600070, %r14; movq 0x600078, %r15\n"
-      "movl $0x700000, 0x600330; movl $0, 0x600334\n"
-      "jmpq *0x600330\n");
+      "jmpq *0x600328\n");
+}
+
+__attribute__((naked, noinline)) static void enter_32(void) {
+  __asm__ volatile(
+      "pushq %rbx; pushq %rbp; pushq %r12; pushq %r13; pushq %r14; pushq %r15\n"
+      "movq %rsp, 0x600320\n"
+      "fxrstor 0x600400; ldmxcsr 0x600088\n"
+      "movdqu 0x600090, %xmm0; movdqu 0x6000a0, %xmm1; movdqu 0x6000b0, %xmm2; movdqu 0x6000c0, %xmm3\n"
+      "movdqu 0x6000d0, %xmm4; movdqu 0x6000e0, %xmm5; movdqu 0x6000f0, %xmm6; movdqu 0x600100, %xmm7\n"
+      "ljmp *0x600338\n");
 }
 
 __attribute__((naked, noinline)) static void leave(void) {
@@ -76,12 +117,30 @@ __attribute__((naked, noinline)) static void leave(void) {
       "movq %rsp, 0x6001b0; movq %rbp, 0x6001b8; movq %rsi, 0x6001c0; movq %rdi, 0x6001c8\n"
       "movq %r8, 0x6001d0; movq %r9, 0x6001d8; movq %r10, 0x6001e0; movq %r11, 0x6001e8\n"
       "movq %r12, 0x6001f0; movq %r13, 0x6001f8; movq %r14, 0x600200; movq %r15, 0x600208\n"
-      "movq 0x600320, %rsp; pushfq; popq 0x600210; cld; stmxcsr 0x600218\n"
+      "movq 0x600320, %rsp; pushfq; popq 0x600210; cld; stmxcsr 0x600218; fxsave 0x600600; fninit\n"
       "movdqu %xmm0, 0x600220; movdqu %xmm1, 0x600230; movdqu %xmm2, 0x600240; movdqu %xmm3, 0x600250\n"
       "movdqu %xmm4, 0x600260; movdqu %xmm5, 0x600270; movdqu %xmm6, 0x600280; movdqu %xmm7, 0x600290\n"
       "movdqu %xmm8, 0x6002a0; movdqu %xmm9, 0x6002b0; movdqu %xmm10, 0x6002c0; movdqu %xmm11, 0x6002d0\n"
       "movdqu %xmm12, 0x6002e0; movdqu %xmm13, 0x6002f0; movdqu %xmm14, 0x600300; movdqu %xmm15, 0x600310\n"
       "popq %r15; popq %r14; popq %r13; popq %r12; popq %rbp; popq %rbx; ret\n");
+}
+
+__attribute__((naked, noinline)) static void leave_second(void) {
+  __asm__ volatile("movl $1, 0x600330; jmp *0x601088");
+}
+
+/* jmp *0(%rip), then the address: no register changes. */
+static void jump_to(uint8_t *at, void (*target)(void)) {
+  uint64_t address = (uint64_t)target;
+  memcpy(at, "\xff\x25\0\0\0\0", 6);
+  memcpy(at + 6, &address, 8);
+}
+
+/* jmp $0x33:target */
+static void far_jump_to(uint8_t *at, uint32_t target) {
+  at[0] = 0xea;
+  memcpy(at + 1, &target, 4);
+  memcpy(at + 5, "\x33\0", 2);
 }
 
 static void handler(int signal, siginfo_t *info, void *context) {
@@ -93,6 +152,7 @@ static void handler(int signal, siginfo_t *info, void *context) {
   result.r.flags = u->uc_mcontext.gregs[REG_EFL];
   memcpy(result.r.xmm, u->uc_mcontext.fpregs->_xmm, 256);
   result.r.mxcsr = u->uc_mcontext.fpregs->mxcsr;
+  memcpy(result.fpu, u->uc_mcontext.fpregs, FPU_BYTES);
   result.vector = u->uc_mcontext.gregs[REG_TRAPNO];
   result.error = u->uc_mcontext.gregs[REG_ERR];
   siglongjmp(back, 1);
@@ -102,6 +162,7 @@ int main(void) {
   int prot = PROT_READ | PROT_WRITE;
   int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
   mmap((void *)STATE, 4096, prot, flags, -1, 0);
+  mmap((void *)STUBS, 4096, prot | PROT_EXEC, flags, -1, 0);
   mmap((void *)CODE, 4096, prot | PROT_EXEC, flags, -1, 0);
   mmap((void *)(DATA - 65536), 131072, prot, flags, -1, 0);
   stack_t stack = {.ss_sp = malloc(65536), .ss_size = 65536};
@@ -110,24 +171,41 @@ int main(void) {
   int signals[] = {SIGSEGV, SIGILL, SIGFPE, SIGBUS, SIGTRAP};
   for (int i = 0; i < 5; i++) sigaction(signals[i], &action, 0);
   struct test t;
+  const uint32_t usual = 0x1f80;
   uint8_t *code = (uint8_t *)CODE;
+  void (*first)(void) = leave;
+  memcpy((void *)(STUBS + 0x88), &first, 8);
+  jump_to((uint8_t *)STUBS, leave);
+  jump_to((uint8_t *)(STUBS + 0x40), leave_second);
+  memcpy((void *)(STUBS + 0x100), stub_32, stub_32_end - stub_32);
+  shared->start = CODE;
+  shared->far.offset = STUBS + 0x100;
+  shared->far.selector = CS_32;
   while (fread(&t, sizeof t, 1, stdin) == 1) {
     memcpy(code, t.code, t.length);
     uint8_t *end = code + t.length;
-    /* jmp *0(%rip), then the address */
-    memcpy(end, "\xff\x25\0\0\0\0", 6);
-    uint64_t target = (uint64_t)leave;
-    memcpy(end + 6, &target, 8);
+    if (t.compatible) {
+      far_jump_to(end, STUBS);
+      far_jump_to(end + JUMP, STUBS + 0x40);
+    } else {
+      jump_to(end, leave);
+      jump_to(end + JUMP, leave_second);
+    }
+    shared->exit = 0;
     shared->in = t.r;
+    memcpy(shared->fpu_in, t.fpu, FPU_BYTES);
+    memcpy(shared->fpu_in + 24, &usual, 4);
     memcpy((void *)DATA, t.data, WINDOW);
     memset(&result, 0, sizeof result);
     result.vector = -1;
     if (!sigsetjmp(back, 0)) {
-      enter();
+      if (t.compatible) enter_32();
+      else enter();
       result.r = shared->out;
+      memcpy(result.fpu, shared->fpu_out, FPU_BYTES);
+      result.error = shared->exit;
     } else {
-      uint32_t mxcsr = 0x1f80;
-      __asm__ volatile("cld; ldmxcsr %0" ::"m"(mxcsr));
+      __asm__ volatile("cld; fninit; ldmxcsr %0" ::"m"(usual));
     }
     memcpy(result.data, (void *)DATA, WINDOW);
     fwrite(&result, sizeof result, 1, stdout);

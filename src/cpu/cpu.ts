@@ -10,6 +10,7 @@ import { CpuState } from './cpu-state.ts';
 import { Decoder, FPU_ALL, FPU_NO_SSE, FPU_OFF, MODE_16, MODE_32, MODE_64, MODES } from './decoder.ts';
 import { deliver, type EventKind } from './exceptions.ts';
 import { CR4_BUILT, EFER_BUILT, type Features, readFeatures } from './features.ts';
+import { floatAssist } from './float/assist.ts';
 import { spread } from './forms.ts';
 import { type Environment, HELPER_FAULT, HELPER_LEAVE, interpreterModule } from './interpreter.ts';
 import { MemoryPort } from './memory-port.ts';
@@ -142,6 +143,10 @@ export class Cpu {
       },
       commit: () => this.memory.commit(),
       divide: (signed, lo, hi) => divide(this.state, signed !== 0, lo, hi),
+      assist: (record, form) => {
+        this.#calledAt = record;
+        return floatAssist(this, record, form);
+      },
       find: (lo, hi) => this.#finder.find(lo, hi),
       link: (record) => this.#finder.link(record),
       guard: (record) => this.#finder.guard(record),

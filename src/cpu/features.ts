@@ -20,6 +20,7 @@ const INSTRUCTIONS: Readonly<Record<string, Place>> = {
   bmi1: [7, EBX, 3],
   invpcid: [7, EBX, 10],
   smap: [7, EBX, 20],
+  pcommit: [7, EBX, 22],
   clflushopt: [7, EBX, 23],
   clwb: [7, EBX, 24],
   rdpid: [7, ECX, 22],

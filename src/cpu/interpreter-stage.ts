@@ -80,6 +80,7 @@ export interface Imports {
   readonly slow: number;
   readonly commit: number;
   readonly divide: number;
+  readonly assist: number;
 }
 
 /** Where handlers go when they are done; labels as in `FunctionBuilder`. Groups have `next` and `fault` only. */
@@ -385,6 +386,10 @@ export class InterpreterStage implements Stage {
 
   repeat(): void {
     this.#exits.repeat();
+  }
+
+  assist(form: number): void {
+    this.#f.if(isZero32(call(I32, this.#imports.assist, this.#pc, k32(form))), () => this.#exits.fault());
   }
 
   divide(signed: boolean, divisor: Value): void {

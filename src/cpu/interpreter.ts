@@ -58,6 +58,8 @@ export interface Environment {
   commit(record: number): number;
   /** Division of 128 bits by 64: 0 for #DE. */
   divide(signed: number, lo: number, hi: number): number;
+  /** Floating point that generated code isn't sure of, by its form: 0 for a fault. */
+  assist(record: number, form: number): number;
   /** The record at a linear address, or 0 after setting LINEAR_RIP. */
   find(lo: number, hi: number): number;
   /** The record that the link of `record` should lead to, or 0 after setting LINEAR_RIP. */
@@ -93,6 +95,7 @@ export function interpreterModule(forms: Forms, layout: Layout): Uint8Array {
     slow: module.importFunction('e', 'slow', [I32, I32, I32, I32], [I32]),
     commit: module.importFunction('e', 'commit', [I32], [I32]),
     divide: module.importFunction('e', 'divide', [I32, I32, I32], [I32]),
+    assist: module.importFunction('e', 'assist', [I32, I32], [I32]),
     find: module.importFunction('e', 'find', [I32, I32], [I32]),
     link: module.importFunction('e', 'link', [I32], [I32]),
     guard: module.importFunction('e', 'guard', [I32], [I32]),

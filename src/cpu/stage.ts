@@ -79,6 +79,9 @@ export interface Stage {
   /** Does the same instruction again, after a chance for interrupts. */
   repeat(): void;
 
+  /** Has `float/assist.ts` do the instruction, by a form's number, instead of what else the description would do. */
+  assist(form: number): void;
+
   /** Calls the function of `slow-arithmetic.ts` of that name; false makes it raise #DE. */
   divide(signed: boolean, divisor: Value): void;
 }

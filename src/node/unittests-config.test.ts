@@ -30,6 +30,11 @@ describe('the configuration of kvm-unit-tests', () => {
       expect(testOf(`[n]\nfile = f.flat\n${key} = ${words}\n`)).toEqual([{ ...plain, ...expected }]);
   });
 
+  it('may ask for a guest with fewer address bits than the host', () => {
+    const check = 'check = /sys/module/kvm_intel/parameters/allow_smaller_maxphyaddr=Y';
+    expect(testOf(`[n]\n${check}\n`)[0]?.unsupported).toEqual(['allow_smaller_maxphyaddr']);
+  });
+
   it('may ask for the date', () => {
     expect(testOf('[n]\ntest_args = "5 `date +%s`"')[0]?.append).toBe('5 1000');
   });

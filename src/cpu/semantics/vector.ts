@@ -5,22 +5,7 @@
  * Where the number of a lane or byte is an immediate, it is a value here and not a constant of the generated code: indexes
  * for a swizzle are computed from it.
  */
-import {
-  and,
-  eq,
-  k128,
-  k32,
-  k64,
-  leU,
-  ne,
-  select,
-  simd,
-  sub,
-  type Value,
-  widen,
-  wrap,
-  zeroExtend,
-} from '../expression.ts';
+import { and, k128, k32, k64, leU, ne, select, simd, type Value, widen, wrap, zeroExtend } from '../expression.ts';
 import type { Semantics, Stage } from '../stage.ts';
 import { I32, I64, V128 } from '../wasm-encoder.ts';
 
@@ -244,33 +229,3 @@ export const PSADBW = packed((a, b, s) => {
   );
   return v2(0xce, low, simd(V128, 0xcd, [fours, k32(32)]));
 });
-
-/** CMPPS and its like: 0 equal, 1 less, 2 less or equal, 3 unordered; 4 to 7 the opposites. */
-export const comparePacked = (equal: number, less: number, lessEqual: number): Semantics => {
-  return (s) => {
-    const b = readAligned(s, 1);
-    const a = s.read(0);
-    s.write(0, predicate(s, a, b, s.read(2), equal, less, lessEqual));
-  };
-};
-
-export function predicate(
-  s: Stage,
-  a: Value,
-  b: Value,
-  immediate: Value,
-  equal: number,
-  less: number,
-  lessEqual: number,
-): Value {
-  const kind = s.keep(and(immediate, k64(3)));
-  const is = (n: number) => eq(kind, k64(n));
-  const unordered = s.keep(vnot(vand(v2(equal, a, a), v2(equal, b, b))));
-  const first = s.keep(select(is(0), s.keep(v2(equal, a, b)), s.keep(v2(less, a, b))));
-  const second = s.keep(select(is(2), s.keep(v2(lessEqual, a, b)), unordered));
-  const base = select(leU(kind, k64(1)), first, second);
-  const flip = splat8(sub(k64(0), and(k64(1), zeroOne(ne(and(immediate, k64(4)), k64(0))))));
-  return vxor(base, flip);
-}
-
-const zeroOne = (condition: Value): Value => widen(condition);

@@ -3,6 +3,7 @@ import { CONTROL_REGISTERS } from './control-registers.ts';
 import { DEBUG_REGISTERS } from './debug-registers.ts';
 import { DESCRIPTOR_TABLES } from './descriptor-tables.ts';
 import { FAR_TRANSFERS } from './far-transfers.ts';
+import { FXSAVE } from './fxsave.ts';
 import { INVALIDATION } from './invalidation.ts';
 import { LEGACY } from './legacy.ts';
 import { MISC } from './misc.ts';
@@ -34,4 +35,5 @@ export const helperFunctions: Record<string, HelperFunction> = {
   ...LEGACY,
   ...MISC,
   ...X87,
+  ...FXSAVE,
 };

@@ -1,26 +1,49 @@
 /** SSE and SSE2, without what touches MMX registers. */
-import * as c from '../semantics/scalar.ts';
+import * as f from '../semantics/float.ts';
+import * as k from '../semantics/float-compare.ts';
+import * as t from '../semantics/float-convert.ts';
+import * as c from '../semantics/vector-moves.ts';
 import * as v from '../semantics/vector.ts';
 import type { Semantics } from '../stage.ts';
 import { type Row, row } from './row.ts';
 
-/** An operation in its four encodings: packed and scalar, float and double. */
-function four(name: string, opcode: string, packedF32: number, packedF64: number, f32: number, f64: number): Row[] {
+/** An operation in its four encodings: packed and scalar, float and double. `normal`: a zero may have lost something. */
+function four(
+  name: 'add' | 'mul' | 'sub' | 'div',
+  opcode: string,
+  opcodes: readonly [number, number, number, number],
+  normal: boolean,
+): Row[] {
+  const [packedF32, packedF64, f32, f64] = opcodes;
+  const scalar = f.arithmetic(name, f32, f64, normal);
   return [
-    row(`${name}ps`, `np 0f ${opcode} /r`, 'Vo,Wo', v.direct(packedF32), 'aligned'),
-    row(`${name}pd`, `66 0f ${opcode} /r`, 'Vo,Wo', v.direct(packedF64), 'aligned'),
-    row(`${name}ss`, `f3 0f ${opcode} /r`, 'Vd,Wd', c.arithmetic(f32, f64)),
-    row(`${name}sd`, `f2 0f ${opcode} /r`, 'Vq,Wq', c.arithmetic(f32, f64)),
+    row(
+      `${name}ps`,
+      `np 0f ${opcode} /r`,
+      'Vo,Wo',
+      f.packedArithmetic(name, f.SINGLES, packedF32, normal),
+      'aligned float',
+    ),
+    row(
+      `${name}pd`,
+      `66 0f ${opcode} /r`,
+      'Vo,Wo',
+      f.packedArithmetic(name, f.DOUBLES, packedF64, normal),
+      'aligned float',
+    ),
+    row(`${name}ss`, `f3 0f ${opcode} /r`, 'Vd,Wd', scalar, 'float'),
+    row(`${name}sd`, `f2 0f ${opcode} /r`, 'Vq,Wq', scalar, 'float'),
   ].flat();
 }
 
-/** PMIN and PMAX of WebAssembly are those of SSE with the operands swapped. */
-function extremes(name: string, opcode: string, packed32: number, packed64: number, f32: number, f64: number): Row[] {
+function extremes(name: 'min' | 'max', opcode: string, opcodes: readonly [number, number, number, number]): Row[] {
+  const [packedF32, packedF64, f32, f64] = opcodes;
+  const scalar = f.extreme(name, f32, f64);
   return [
-    row(`${name}ps`, `np 0f ${opcode} /r`, 'Vo,Wo', v.swapped(packed32), 'aligned'),
-    row(`${name}pd`, `66 0f ${opcode} /r`, 'Vo,Wo', v.swapped(packed64), 'aligned'),
-    row(`${name}ss`, `f3 0f ${opcode} /r`, 'Vd,Wd', c.extreme(f32, f64)),
-    row(`${name}sd`, `f2 0f ${opcode} /r`, 'Vq,Wq', c.extreme(f32, f64)),
+    row(`${name}ps`, `np 0f ${opcode} /r`, 'Vo,Wo', f.packedExtreme(name, f.SINGLES, packedF32), 'aligned float'),
+    row(`${name}pd`, `66 0f ${opcode} /r`, 'Vo,Wo', f.packedExtreme(name, f.DOUBLES, packedF64), 'aligned float'),
+    row(`${name}ss`, `f3 0f ${opcode} /r`, 'Vd,Wd', scalar, 'float'),
+    row(`${name}sd`, `f2 0f ${opcode} /r`, 'Vq,Wq', scalar, 'float'),
   ].flat();
 }
 
@@ -47,6 +70,9 @@ const UNPACK_32_LOW = v.unpack(4, false);
 const UNPACK_32_HIGH = v.unpack(4, true);
 const UNPACK_64_LOW = v.unpack(8, false);
 const UNPACK_64_HIGH = v.unpack(8, true);
+
+const UCOMIS = k.order(true);
+const COMIS = k.order(false);
 
 export const SSE: readonly Row[] = [
   // Moves
@@ -89,60 +115,48 @@ export const SSE: readonly Row[] = [
   row('pmovmskb', '66 0f d7 /r reg', 'Gd,Uo', v.mask(0x64)),
 
   // Floating point
-  four('add', '58', 0xe4, 0xf0, 0x92, 0xa0),
-  four('mul', '59', 0xe6, 0xf2, 0x94, 0xa2),
-  four('sub', '5c', 0xe5, 0xf1, 0x93, 0xa1),
-  four('div', '5e', 0xe7, 0xf3, 0x95, 0xa3),
-  extremes('min', '5d', 0xea, 0xf6, 0x5d, 0x63),
-  extremes('max', '5f', 0xeb, 0xf7, 0x5e, 0x64),
-  row(
-    'sqrtps',
-    'np 0f 51 /r',
-    'Vo,Wo',
-    v.packedUnary((b) => v.v1(0xe3, b)),
-    'aligned',
-  ),
-  row(
-    'sqrtpd',
-    '66 0f 51 /r',
-    'Vo,Wo',
-    v.packedUnary((b) => v.v1(0xef, b)),
-    'aligned',
-  ),
-  row('sqrtss', 'f3 0f 51 /r', 'Vd,Wd', c.SQRT),
-  row('sqrtsd', 'f2 0f 51 /r', 'Vq,Wq', c.SQRT),
-  row('rcpss', 'f3 0f 53 /r', 'Vd,Wd', c.RCPSS, 'inexact'),
-  row('rsqrtss', 'f3 0f 52 /r', 'Vd,Wd', c.RSQRTSS, 'inexact'),
-  row('rcpps', 'np 0f 53 /r', 'Vo,Wo', c.RCPPS, 'aligned inexact'),
-  row('rsqrtps', 'np 0f 52 /r', 'Vo,Wo', c.RSQRTPS, 'aligned inexact'),
+  four('add', '58', [0xe4, 0xf0, 0x92, 0xa0], false),
+  four('mul', '59', [0xe6, 0xf2, 0x94, 0xa2], true),
+  four('sub', '5c', [0xe5, 0xf1, 0x93, 0xa1], false),
+  four('div', '5e', [0xe7, 0xf3, 0x95, 0xa3], true),
+  extremes('min', '5d', [0xea, 0xf6, 0x5d, 0x63]),
+  extremes('max', '5f', [0xeb, 0xf7, 0x5e, 0x64]),
+  row('sqrtps', 'np 0f 51 /r', 'Vo,Wo', f.packedSquareRoot(f.SINGLES, 0xe3), 'aligned float'),
+  row('sqrtpd', '66 0f 51 /r', 'Vo,Wo', f.packedSquareRoot(f.DOUBLES, 0xef), 'aligned float'),
+  row('sqrtss', 'f3 0f 51 /r', 'Vd,Wd', f.SQRT, 'float'),
+  row('sqrtsd', 'f2 0f 51 /r', 'Vq,Wq', f.SQRT, 'float'),
+  row('rcpss', 'f3 0f 53 /r', 'Vd,Wd', f.RCPSS, 'inexact'),
+  row('rsqrtss', 'f3 0f 52 /r', 'Vd,Wd', f.RSQRTSS, 'inexact'),
+  row('rcpps', 'np 0f 53 /r', 'Vo,Wo', f.RCPPS, 'aligned inexact'),
+  row('rsqrtps', 'np 0f 52 /r', 'Vo,Wo', f.RSQRTPS, 'aligned inexact'),
   logic('andps', '54', AND),
   logic('andnps', '55', ANDNOT),
   logic('orps', '56', OR),
   logic('xorps', '57', XOR),
-  row('cmpps', 'np 0f c2 /r', 'Vo,Wo,Ib', v.comparePacked(0x41, 0x43, 0x45), 'aligned'),
-  row('cmppd', '66 0f c2 /r', 'Vo,Wo,Ib', v.comparePacked(0x47, 0x49, 0x4b), 'aligned'),
-  row('cmpss', 'f3 0f c2 /r', 'Vd,Wd,Ib', c.compareScalar),
-  row('cmpsd.f', 'f2 0f c2 /r', 'Vq,Wq,Ib', c.compareScalar),
-  row('comiss', 'np 0f 2e /r', 'Vd,Wd', c.COMIS),
-  row('comisd', '66 0f 2e /r', 'Vq,Wq', c.COMIS),
-  row('comiss', 'np 0f 2f /r', 'Vd,Wd', c.COMIS),
-  row('comisd', '66 0f 2f /r', 'Vq,Wq', c.COMIS),
-  row('cvtsi2ss', 'f3 0f 2a /r', 'Vd,Ey', c.FROM_INTEGER),
-  row('cvtsi2sd', 'f2 0f 2a /r', 'Vq,Ey', c.FROM_INTEGER),
-  row('cvttss2si', 'f3 0f 2c /r', 'Gy,Wd', c.toInteger(true)),
-  row('cvttsd2si', 'f2 0f 2c /r', 'Gy,Wq', c.toInteger(true)),
-  row('cvtss2si', 'f3 0f 2d /r', 'Gy,Wd', c.toInteger(false)),
-  row('cvtsd2si', 'f2 0f 2d /r', 'Gy,Wq', c.toInteger(false)),
-  row('cvtps2pd', 'np 0f 5a /r', 'Vo,Wq', c.CVTPS2PD),
-  row('cvtpd2ps', '66 0f 5a /r', 'Vo,Wo', c.CVTPD2PS, 'aligned'),
-  row('cvtss2sd', 'f3 0f 5a /r', 'Vq,Wd', c.CVTSS2SD),
-  row('cvtsd2ss', 'f2 0f 5a /r', 'Vd,Wq', c.CVTSD2SS),
-  row('cvtdq2ps', 'np 0f 5b /r', 'Vo,Wo', c.CVTDQ2PS, 'aligned'),
-  row('cvtps2dq', '66 0f 5b /r', 'Vo,Wo', c.toIntegers(false), 'aligned'),
-  row('cvttps2dq', 'f3 0f 5b /r', 'Vo,Wo', c.toIntegers(true), 'aligned'),
-  row('cvttpd2dq', '66 0f e6 /r', 'Vo,Wo', c.doublesToIntegers(true), 'aligned'),
-  row('cvtdq2pd', 'f3 0f e6 /r', 'Vo,Wq', c.CVTDQ2PD),
-  row('cvtpd2dq', 'f2 0f e6 /r', 'Vo,Wo', c.doublesToIntegers(false), 'aligned'),
+  row('cmpps', 'np 0f c2 /r', 'Vo,Wo,Ib', k.comparePacked(f.SINGLES), 'aligned float'),
+  row('cmppd', '66 0f c2 /r', 'Vo,Wo,Ib', k.comparePacked(f.DOUBLES), 'aligned float'),
+  row('cmpss', 'f3 0f c2 /r', 'Vd,Wd,Ib', k.compareScalar, 'float'),
+  row('cmpsd.f', 'f2 0f c2 /r', 'Vq,Wq,Ib', k.compareScalar, 'float'),
+  row('ucomiss', 'np 0f 2e /r', 'Vd,Wd', UCOMIS, 'float'),
+  row('ucomisd', '66 0f 2e /r', 'Vq,Wq', UCOMIS, 'float'),
+  row('comiss', 'np 0f 2f /r', 'Vd,Wd', COMIS, 'float'),
+  row('comisd', '66 0f 2f /r', 'Vq,Wq', COMIS, 'float'),
+  row('cvtsi2ss', 'f3 0f 2a /r', 'Vd,Ey', t.FROM_INTEGER, 'float'),
+  row('cvtsi2sd', 'f2 0f 2a /r', 'Vq,Ey', t.FROM_INTEGER, 'float'),
+  row('cvttss2si', 'f3 0f 2c /r', 'Gy,Wd', t.toInteger(true), 'float'),
+  row('cvttsd2si', 'f2 0f 2c /r', 'Gy,Wq', t.toInteger(true), 'float'),
+  row('cvtss2si', 'f3 0f 2d /r', 'Gy,Wd', t.toInteger(false), 'float'),
+  row('cvtsd2si', 'f2 0f 2d /r', 'Gy,Wq', t.toInteger(false), 'float'),
+  row('cvtps2pd', 'np 0f 5a /r', 'Vo,Wq', t.CVTPS2PD, 'float'),
+  row('cvtpd2ps', '66 0f 5a /r', 'Vo,Wo', t.CVTPD2PS, 'aligned float'),
+  row('cvtss2sd', 'f3 0f 5a /r', 'Vq,Wd', t.CVTSS2SD, 'float'),
+  row('cvtsd2ss', 'f2 0f 5a /r', 'Vd,Wq', t.CVTSD2SS, 'float'),
+  row('cvtdq2ps', 'np 0f 5b /r', 'Vo,Wo', t.CVTDQ2PS, 'aligned float'),
+  row('cvtps2dq', '66 0f 5b /r', 'Vo,Wo', t.toIntegers(false), 'aligned float'),
+  row('cvttps2dq', 'f3 0f 5b /r', 'Vo,Wo', t.toIntegers(true), 'aligned float'),
+  row('cvttpd2dq', '66 0f e6 /r', 'Vo,Wo', t.doublesToIntegers(true), 'aligned float'),
+  row('cvtdq2pd', 'f3 0f e6 /r', 'Vo,Wq', t.CVTDQ2PD, 'float'),
+  row('cvtpd2dq', 'f2 0f e6 /r', 'Vo,Wo', t.doublesToIntegers(false), 'aligned float'),
   row('shufps', 'np 0f c6 /r', 'Vo,Wo,Ib', v.SHUFPS, 'aligned'),
   row('shufpd', '66 0f c6 /r', 'Vo,Wo,Ib', v.SHUFPD, 'aligned'),
 

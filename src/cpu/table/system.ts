@@ -126,6 +126,7 @@ export const SYSTEM: readonly Row[] = [
   row('clflush', 'np 0f ae /7 mem', 'Mb', 'clflush', 'if:clflush'),
   row('clflushopt', '66 0f ae /7 mem', 'Mb', 'clflush', 'if:clflushopt'),
   row('clwb', '66 0f ae /6 mem', 'Mb', 'clflush', 'if:clwb'),
+  row('pcommit', '66 0f ae /7 reg', '', m.NOP, 'rm0 if:pcommit'),
   row('rdpid', 'f3 0f c7 /7 reg', 'R', 'rdpid', 'if:rdpid'),
   row('lfence', 'np 0f ae /5 reg', '', m.NOP),
   row('mfence', 'np 0f ae /6 reg', '', m.NOP),

@@ -50,7 +50,11 @@ export function register(program: Command): void {
     .option('--append <text>', "the kernel's command line", '')
     .option('--memory <size>', 'RAM: 512M, 1G; whole MiB', '512M')
     .option('--cpus <n>', 'CPUs: 1', '1')
-    .option('--cpu <model>', 'max or qemu64, then changes: max,-smap,+pku,vendor=GenuineIntel', 'max')
+    .option(
+      '--cpu <model>',
+      "max, qemu64 or another of QEMU's, then changes: max,-smap,+pku,vendor=GenuineIntel",
+      'max',
+    )
     .addOption(new Option('--paging <name>', "KVM's paging").choices(['tdp', 'shadow']).default('tdp'))
     .addOption(new Option('--policy <name>', "the MMU's policy").choices(Object.keys(POLICIES)).default('lazy'))
     .addOption(

@@ -9,7 +9,14 @@ import { fuzz, reproduction } from './harness.ts';
 const ONE = process.env['PENUMBRA_FUZZ_SEED'];
 
 /** Executions, and no more than this many seconds on a slow machine. */
-const BOUNDS: Readonly<Record<string, number>> = { recordings: 60, scenarios: 60, flags: 60, api: 60, pntrace: 150 };
+const BOUNDS: Readonly<Record<string, number>> = {
+  recordings: 60,
+  scenarios: 60,
+  flags: 60,
+  api: 60,
+  pntrace: 150,
+  boot: 5000,
+};
 const SECONDS = 40;
 
 describe('whatever comes in', () => {

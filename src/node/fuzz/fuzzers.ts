@@ -1,5 +1,6 @@
 /** The fuzzers, by name. */
 import { apiFuzzer } from './api-fuzzer.ts';
+import { bootFuzzer } from './boot-fuzzer.ts';
 import { flagsFuzzer } from './flags-fuzzer.ts';
 import type { Fuzzer } from './harness.ts';
 import { pntraceFuzzer } from './pntrace-fuzzer.ts';
@@ -12,4 +13,5 @@ export const FUZZERS: readonly (readonly [name: string, make: () => Fuzzer])[] =
   ['flags', flagsFuzzer],
   ['api', apiFuzzer],
   ['pntrace', pntraceFuzzer],
+  ['boot', bootFuzzer],
 ];

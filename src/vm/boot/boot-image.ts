@@ -39,6 +39,13 @@ export class BootError extends Error {
 export interface MemoryWrite {
   readonly gpa: number;
   readonly bytes: Uint8Array;
+  /** What it takes in memory, if that is more: zero after the bytes, and nothing else may lie there. */
+  readonly roomBytes?: number;
+}
+
+/** A write's bytes and the room after them. */
+export function roomOf({ bytes, roomBytes = 0 }: MemoryWrite): number {
+  return Math.max(bytes.length, roomBytes);
 }
 
 /** A segment register with its hidden part. `access` is byte 5 of the descriptor, `flags` the upper half of byte 6: G, D, L, AVL. */
@@ -202,15 +209,16 @@ export function isRam(map: readonly E820Entry[], gpa: number, bytes: number): bo
   return map.some((e) => e.type === E820_RAM && gpa >= e.gpa && gpa + bytes <= e.gpa + e.bytes);
 }
 
-/** The image, if all that it writes lies in RAM and nothing is written twice. */
+/** The image, if all that it takes lies in RAM and nothing is taken twice. */
 export function checkedImage(image: BootImage, map: readonly E820Entry[]): BootImage {
-  const sorted = image.writes.filter((w) => w.bytes.length > 0).toSorted((a, b) => a.gpa - b.gpa);
-  for (const [i, { gpa, bytes }] of sorted.entries()) {
-    if (!isRam(map, gpa, bytes.length)) {
-      throw new BootError(`gpa ${hex(gpa)}`, `no memory there for ${bytes.length} bytes of the image`);
+  const sorted = image.writes.filter((w) => roomOf(w) > 0).toSorted((a, b) => a.gpa - b.gpa);
+  for (const [i, write] of sorted.entries()) {
+    const room = roomOf(write);
+    if (!isRam(map, write.gpa, room)) {
+      throw new BootError(`gpa ${hex(write.gpa)}`, `no memory there for ${room} bytes of the image`);
     }
     const next = sorted[i + 1];
-    if (next !== undefined && next.gpa < gpa + bytes.length) {
+    if (next !== undefined && next.gpa < write.gpa + room) {
       throw new BootError(`gpa ${hex(next.gpa)}`, `the image overlaps itself, or what the loader keeps there`);
     }
   }

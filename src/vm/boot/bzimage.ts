@@ -67,7 +67,8 @@ export function loadBzImage(source: BootSource): BootImage {
   const file = source.kernel;
   const header = readHeader(file);
   const load = chooseAddress(source, header);
-  const writes: MemoryWrite[] = [{ gpa: load, bytes: file.subarray(header.kernelAt, header.kernelEnd) }];
+  const bytes = file.subarray(header.kernelAt, header.kernelEnd);
+  const writes: MemoryWrite[] = [{ gpa: load, bytes, roomBytes: header.initBytes }];
   const zeroPage = new Uint8Array(4096);
   zeroPage.set(file.subarray(SETUP_SECTS, header.end), SETUP_SECTS);
   const view = viewOf(zeroPage);

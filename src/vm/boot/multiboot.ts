@@ -99,7 +99,11 @@ function loadByHeader(source: BootSource, at: number, view: DataView): Loaded {
   const end = Math.max(bssEnd, load + bytes);
   if (!isRam(source.map, load, end - load)) throw new BootError(where, `no memory from ${hex(load)} to ${hex(end)}`);
   if (entry < load || entry >= load + bytes) throw new BootError(where, `the entry point ${hex(entry)} is not loaded`);
-  return { writes: [{ gpa: load, bytes: source.kernel.subarray(fileAt, fileAt + bytes) }], entry, end };
+  return {
+    writes: [{ gpa: load, bytes: source.kernel.subarray(fileAt, fileAt + bytes), roomBytes: end - load }],
+    entry,
+    end,
+  };
 }
 
 function infoWrites(source: BootSource, kernelEnd: number): MemoryWrite[] {

@@ -81,7 +81,7 @@ export function segmentWrites(elf: ElfFile, source: BootSource): MemoryWrite[] {
     if (gpa + memoryBytes > 2 ** 32 || !isRam(source.map, gpa, memoryBytes)) {
       throw new BootError(`ELF segment at ${hex(gpa)}`, `no memory there for its ${memoryBytes} bytes`);
     }
-    return { gpa, bytes };
+    return { gpa, bytes, roomBytes: memoryBytes };
   });
 }
 

@@ -2,8 +2,12 @@
  * What CPUID tells the guest. A feature is here if it works, and announced if the model has it; those that depend on the
  * MMU (PKU, which Linux 6.1 has under nested paging only) are told to `cpuFeatures`.
  *
+ * Models: `max` has all that is built, `qemu64` is QEMU's plainest, others are in cpu-models.ts.
+ *
  *     --cpu MODEL[,+feature][,-feature][,feature=on|off][,vendor=NAME]
  */
+import { CPU_MODELS } from './cpu-models.ts';
+
 export type Vendor = 'AuthenticAMD' | 'GenuineIntel';
 
 /** Words of CPUID that hold feature bits. */
@@ -17,11 +21,13 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
   tsc: ['1.edx', 4],
   msr: ['1.edx', 5],
   pae: ['1.edx', 6],
+  mce: ['1.edx', 7],
   cx8: ['1.edx', 8],
   apic: ['1.edx', 9],
   sep: ['1.edx', 11],
   mtrr: ['1.edx', 12],
   pge: ['1.edx', 13],
+  mca: ['1.edx', 14],
   cmov: ['1.edx', 15],
   pat: ['1.edx', 16],
   pse36: ['1.edx', 17],
@@ -40,6 +46,7 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
   smep: ['7.ebx', 7],
   invpcid: ['7.ebx', 10],
   smap: ['7.ebx', 20],
+  pcommit: ['7.ebx', 22],
   clflushopt: ['7.ebx', 23],
   clwb: ['7.ebx', 24],
   umip: ['7.ecx', 2],
@@ -83,6 +90,8 @@ const MODELS: Readonly<Record<string, readonly string[]>> = {
 
 export interface CpuDescription {
   readonly vendor: Vendor;
+  /** Family, model and stepping as leaf 1 has them; QEMU's qemu64 if not given. */
+  readonly signature?: number;
   readonly features: ReadonlySet<string>;
 }
 
@@ -92,11 +101,14 @@ export class CpuModelError extends Error {}
 /** Reads MODEL[,...]. `hasPku`: the MMU can do protection keys. Throws CpuModelError. */
 export function parseCpuModel(text: string, hasPku: boolean): CpuDescription {
   const [model, ...changes] = text.split(',').map((part) => part.trim());
-  const base = MODELS[model];
-  if (base === undefined)
-    throw new CpuModelError(`no CPU model ${quote(model)}; there are ${Object.keys(MODELS).join(', ')}`);
+  const known = CPU_MODELS.get(model);
+  const base = known?.features ?? MODELS[model];
+  if (base === undefined) {
+    const names = [...Object.keys(MODELS), ...CPU_MODELS.keys()];
+    throw new CpuModelError(`no CPU model ${quote(model)}; there are ${names.join(', ')}`);
+  }
   const features = new Set(base);
-  let vendor: Vendor = 'AuthenticAMD';
+  let vendor: Vendor = known?.vendor ?? 'AuthenticAMD';
   if (!hasPku) features.delete('pku');
   for (const change of changes) {
     const given = /^vendor=(.*)$/.exec(change);
@@ -112,7 +124,7 @@ export function parseCpuModel(text: string, hasPku: boolean): CpuDescription {
     if (on) features.add(name);
     else features.delete(name);
   }
-  return { vendor, features };
+  return known === undefined ? { vendor, features } : { vendor, signature: known.signature, features };
 }
 
 function parseChange(change: string): [name: string, on: boolean] {
@@ -141,11 +153,13 @@ export class Cpuid {
   private readonly words: Record<Word, number>;
   private readonly cpus: number;
   private readonly apicId: number;
+  private readonly signature: number;
 
   constructor(description: CpuDescription, cpus: number, apicId: number) {
     this.description = description;
     this.cpus = cpus;
     this.apicId = apicId;
+    this.signature = description.signature ?? FAMILY;
     this.words = {
       '1.edx': 0,
       '1.ecx': 0,
@@ -184,7 +198,7 @@ export class Cpuid {
       case 1:
         // CLFLUSH takes 64 bytes.
         return [
-          FAMILY,
+          this.signature,
           (8 << 8) | (cpus << 16) | (apicId << 24),
           words['1.ecx'],
           words['1.edx'] | (cpus > 1 ? 1 << 28 : 0),
@@ -218,7 +232,7 @@ export class Cpuid {
       case 0x80000001: {
         // AMD repeats the bits of leaf 1 that its first CPUs had.
         const repeated = this.description.vendor === 'AuthenticAMD' ? words['1.edx'] & 0x0183f3ff : 0;
-        return [FAMILY, 0, words['80000001.ecx'], words['80000001.edx'] | repeated];
+        return [this.signature, 0, words['80000001.ecx'], words['80000001.edx'] | repeated];
       }
       case 0x80000002:
         return nameWords(0);

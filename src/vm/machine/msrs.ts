@@ -4,6 +4,8 @@
  *
  * Source: Linux 6.1 x86.c kvm_get_msr_common, kvm_set_msr_common; mtrr.c.
  */
+import { isMceMsr, MceMsrs } from './mce-msrs.ts';
+
 const MTRR_CAP = 0xfe;
 const MTRR_VARIABLE = 0x200;
 const MTRR_VARIABLE_COUNT = 8;
@@ -29,6 +31,7 @@ const ZERO: ReadonlySet<number> = new Set([
 
 export class Msrs {
   private readonly values = new Map<number, bigint>();
+  private readonly mce = new MceMsrs();
 
   constructor() {
     for (let i = 0; i < 2 * MTRR_VARIABLE_COUNT; i++) this.values.set(MTRR_VARIABLE + i, 0n);
@@ -39,6 +42,7 @@ export class Msrs {
 
   /** null: #GP. */
   read(msr: number): bigint | null {
+    if (isMceMsr(msr)) return this.mce.read(msr);
     const value = this.values.get(msr);
     if (value !== undefined) return value;
     if (ZERO.has(msr)) return 0n;
@@ -49,6 +53,7 @@ export class Msrs {
 
   /** false: #GP. */
   write(msr: number, value: bigint): boolean {
+    if (isMceMsr(msr)) return this.mce.write(msr, value);
     if (ZERO.has(msr) || msr === UCODE_REVISION) return true;
     if (!this.values.has(msr) || !isAllowed(msr, value)) return false;
     this.values.set(msr, value);

@@ -1,0 +1,163 @@
+/** Random encodings of a row of the instruction table, with the register contents that make their addresses good. */
+import type { Row } from '../src/cpu/table/row.ts';
+import type { Random } from './random.ts';
+
+export const CODE = 0x700000;
+export const DATA = 0x800000;
+export const WINDOW = 256;
+/** How far behind the instruction a taken jump leads. */
+export const JUMP = 16;
+
+/** Places in a case. */
+export const GPR_AT = 24;
+export const WINDOW_AT = 424;
+
+const RCX = 1;
+const RSP = 4;
+
+export class Encoding {
+  readonly #random: Random;
+  readonly #row: Row;
+  readonly #view: DataView;
+  /** 32-bit code. */
+  readonly #narrow: boolean;
+  readonly #jump: number;
+  #rex = 0;
+  #address32 = false;
+  /** Where a jump's target has to be written once the length is known: a register's number, or an address. */
+  #targetRegister = -1;
+  #targetAddress = 0;
+
+  constructor(random: Random, row: Row, view: DataView, narrow: boolean) {
+    this.#random = random;
+    this.#row = row;
+    this.#view = view;
+    this.#narrow = narrow;
+    this.#jump = random.chance(2) ? JUMP : 0;
+  }
+
+  #set(register: number, value: bigint): void {
+    this.#view.setBigUint64(GPR_AT + register * 8, BigInt.asUintN(64, value), true);
+  }
+
+  bytes(): number[] {
+    const random = this.#random;
+    const row = this.#row;
+    const branch = row.flags.has('f64');
+    const prefixes: number[] = [];
+    const sized = row.operands.some((t) => 'vyz'.includes(t.at(-1) ?? '')) && !branch;
+    if (row.prefix === '66' || (sized && row.prefix !== 'np' && random.chance(3))) prefixes.push(0x66);
+    if (row.prefix === 'f2') prefixes.push(0xf2);
+    if (row.prefix === 'f3') prefixes.push(0xf3);
+    // Elsewhere they mean nothing.
+    if (row.prefix === '' && row.map === 0 && !/^(rep|movs|stos|lods|cmps|scas)/.test(row.name) && row.opcode !== 0x90 && (row.opcode | 1) !== 0xe1 && random.chance(16)) {
+      prefixes.push(random.pick([0xf2, 0xf3]));
+    }
+    if (random.chance(8)) prefixes.unshift(...random.pick(this.#narrow ? [[0x3e], [0x26], [0x36]] : [[0x3e], [0x26], [0x2e], [0x36]]));
+    if (!this.#narrow) this.#rex = random.chance(2) ? 0x40 | random.below(16) : 0;
+    if (row.flags.has('w1')) this.#rex |= 0x48;
+    if (row.flags.has('w0')) this.#rex &= ~8;
+    if (row.opcode === 0x90 && row.map === 0) this.#rex = row.name === 'nop' ? this.#rex & ~1 : this.#rex | 0x41;
+    if (row.opcode === 0x90 && row.map === 0 && this.#narrow) this.#rex = 0;
+    this.#address32 = !this.#narrow && random.chance(6);
+    const escape = [[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]][row.map];
+    const tail: number[] = [];
+    const memory = row.modrm && this.#modrm(tail);
+    if (memory && row.flags.has('lock') ? random.chance(4) : random.chance(40)) prefixes.unshift(0xf0);
+    if (this.#address32) prefixes.unshift(0x67);
+    this.#rest(tail, prefixes.includes(0x66));
+    const bytes = [...prefixes, ...(this.#rex ? [this.#rex] : []), ...escape, row.opcode, ...tail];
+    this.#aim(BigInt(this.#jump + CODE + bytes.length));
+    return bytes;
+  }
+
+  /** ModRM and what belongs to it; true when it is memory. */
+  #modrm(tail: number[]): boolean {
+    const random = this.#random;
+    const row = this.#row;
+    const reg = row.digit >= 0 ? row.digit : random.below(8);
+    const token = row.operands.find((t) => 'EWQM'.includes(t[0]));
+    const memory = row.form === 'mem' || token?.[0] === 'M' || (row.form !== 'reg' && random.chance(2));
+    if (memory) {
+      tail.push(...this.#memoryOperand(reg));
+      return true;
+    }
+    let rm = row.rm >= 0 ? row.rm : random.below(8);
+    if (row.flags.has('f64') && rm === RSP) rm = 0;
+    if (row.flags.has('f64')) this.#targetRegister = rm | (this.#rex & 1 ? 8 : 0);
+    tail.push(0xc0 | (reg << 3) | rm);
+    return false;
+  }
+
+  /** Immediates, jumps, absolute addresses. */
+  #rest(tail: number[], half: boolean): void {
+    const random = this.#random;
+    const row = this.#row;
+    const wide = (this.#rex & 8) !== 0;
+    for (const token of row.operands) {
+      if (token[0] === 'J') {
+        tail.push(this.#jump);
+        if (token !== 'Jb') tail.push(0, 0, 0);
+      } else if (token[0] === 'O') {
+        const place = DATA + 64 + random.below(100);
+        for (let i = 0; i < (this.#narrow || this.#address32 ? 4 : 8); i++) tail.push(i < 4 ? (place >>> (i * 8)) & 255 : 0);
+      } else if (token[0] === 'I') {
+        const first = row.operands[0];
+        const byte = ['Ib', 'Is', 'Isv'].includes(token) || (token === 'I' && first.endsWith('b'));
+        const small = half && !wide;
+        const count = byte ? 1 : token === 'Iw' ? 2 : token === 'Ie' ? 3 : token === 'Iv' && wide ? 8 : small ? 2 : 4;
+        for (let i = 0; i < count; i++) tail.push(random.chance(3) ? random.pick([0, 1, 0xff, 0x80, 0x7f]) : random.below(256));
+        if (token === 'Ie') tail.splice(-3, 3, random.below(16) * 8, 0, random.below(4));
+      }
+    }
+  }
+
+  #aim(target: bigint): void {
+    const row = this.#row;
+    if (this.#targetRegister >= 0) this.#set(this.#targetRegister, target);
+    if (this.#targetAddress !== 0) this.#view.setBigUint64(WINDOW_AT + this.#targetAddress - DATA, target, true);
+    if (/^retn?$/.test(row.name)) this.#view.setBigUint64(WINDOW_AT + 128, target, true);
+    if (/^loop|^jrcxz/.test(row.name)) this.#set(RCX, BigInt(this.#random.below(3)));
+  }
+
+  /** [base + disp8], [base + index * scale + disp8], or an absolute address, in the window. */
+  #memoryOperand(reg: number): number[] {
+    const random = this.#random;
+    const row = this.#row;
+    const rex = this.#rex;
+    const aligned = row.flags.has('aligned') || row.name === 'cmpxchg16b';
+    const place = aligned && !random.chance(8) ? DATA + 16 * random.below(12) : DATA + 64 + random.below(100);
+    if (row.flags.has('f64')) this.#targetAddress = place;
+    // What 32 bits of address don't see.
+    const above = this.#address32 ? BigInt(random.below(1 << 30)) << 32n : 0n;
+    if (!(rex & 2) && random.chance(6)) {
+      return [(reg << 3) | 4, 0x25, place & 255, (place >> 8) & 255, (place >> 16) & 255, (place >> 24) & 255];
+    }
+    const displacement = random.below(64) - 32;
+    let base = random.below(8);
+    if (base === 4) base = 3;
+    const baseNumber = base | (rex & 1 ? 8 : 0);
+    let index = random.below(8);
+    if (index === 4 && !(rex & 2)) index = 5;
+    const indexNumber = index | (rex & 2 ? 8 : 0);
+    if (random.chance(2) || indexNumber === baseNumber || indexNumber === 4) {
+      this.#set(baseNumber, BigInt(place - displacement) | above);
+      this.#nearBit(reg, baseNumber);
+      return [0x40 | (reg << 3) | base, displacement & 255];
+    }
+    const scale = random.below(4);
+    const distance = random.below(8);
+    this.#set(indexNumber, BigInt(distance) | above);
+    this.#set(baseNumber, BigInt(place - displacement - (distance << scale)) | above);
+    this.#nearBit(reg, baseNumber, indexNumber);
+    return [0x44 | (reg << 3), (scale << 6) | (index << 3) | base, displacement & 255];
+  }
+
+  /** BT with a register reaches far: keep its bit number small, unless the register makes the address. */
+  #nearBit(reg: number, ...taken: readonly number[]): void {
+    const row = this.#row;
+    if (!/^bt[src]?$/.test(row.name) || row.digit >= 0) return;
+    const number = reg | (this.#rex & 4 ? 8 : 0);
+    if (!taken.includes(number)) this.#set(number, BigInt(this.#random.below(400) - 200));
+  }
+}
