@@ -3,9 +3,6 @@ import { EXIT_BUDGET, EXIT_EXCEPTION, EXIT_HALT, EXIT_SHUTDOWN } from './bus.ts'
 import {
   CPL,
   CR2,
-  GDTR_BASE,
-  HIDDEN_BASE,
-  IDTR_BASE,
   IDTR_LIMIT,
   INSTRUCTIONS,
   LINEAR_RIP,
@@ -15,57 +12,11 @@ import {
   RCX,
   RDI,
   RDX,
-  RSP,
-  SEGMENT_BYTES,
-  SEGMENT_LIMIT,
-  SEGMENTS,
   SFMASK,
   STAR,
-  TR,
 } from './state.ts';
-import { type BareMachine, bareMachine, setRip, setStack } from './testing/bare-machine.ts';
-
-const CODE = 0x100000;
-const HANDLER = 0x110000;
-const IDT = 0x120000;
-const GDT = 0x121000;
-const TSS = 0x122000;
-const STACK = 0x200000;
-
-/** Instructions in hex, run until HLT. */
-function load({ cpu, ram }: BareMachine, hex: string, at = CODE): void {
-  cpu.code.invalidate(ram.byteOffset + at);
-  ram.set(Buffer.from(hex.replaceAll(' ', ''), 'hex'), at);
-}
-
-function prepared(cpl = 0): BareMachine {
-  const machine = bareMachine(16, cpl);
-  const { cpu, ram } = machine;
-  const view = new DataView(ram.buffer, ram.byteOffset);
-  // Null, null, code, data, user code 32, user data, user code 64.
-  const descriptors = [0n, 0n, 0x00af9b000000ffffn, 0x00cf93000000ffffn, 0x00cffb000000ffffn, 0x00cff3000000ffffn];
-  descriptors.push(0x00affb000000ffffn);
-  descriptors.forEach((d, i) => view.setBigUint64(GDT + i * 8, d, true));
-  for (let vector = 0; vector < 256; vector++) {
-    const to = HANDLER + vector * 16;
-    view.setUint32(IDT + vector * 16, (0x10 << 16) | (to & 0xffff), true);
-    view.setUint32(IDT + vector * 16 + 4, (to & 0xffff0000) | 0xee00, true);
-    // mov edx, vector; hlt
-    ram.set([0xba, vector, 0, 0, 0, 0xf4], to);
-  }
-  view.setBigUint64(TSS + 4, BigInt(STACK), true);
-  cpu.state.setPair(GDTR_BASE, GDT, 0);
-  cpu.state.setPair(IDTR_BASE, IDT, 0);
-  cpu.state.set(IDTR_LIMIT, 0xfff);
-  cpu.state.setPair(HIDDEN_BASE + TR * 8, TSS, 0);
-  cpu.state.set(SEGMENTS + TR * SEGMENT_BYTES + SEGMENT_LIMIT, 103);
-  setRip(cpu, CODE);
-  setStack(cpu, STACK - 0x1000);
-  return machine;
-}
-
-const stackWord = ({ cpu, ram }: BareMachine, i: number): bigint =>
-  new DataView(ram.buffer, ram.byteOffset).getBigUint64(cpu.state.get(RSP) + i * 8, true);
+import { setRip } from './testing/bare-machine.ts';
+import { CODE, HANDLER, load, prepared, STACK, stackWord } from './testing/prepared-machine.ts';
 
 describe('the interpreter', () => {
   it('counts instructions', () => {
