@@ -158,6 +158,8 @@ export class Machine {
   /** Real time: the host's clock at virtual time 0, ms. */
   private startedMs = 0;
   private commands = 0;
+  /** Called between two slices; may throw, which ends the machine. */
+  onSlice: (() => void) | null = null;
 
   private constructor(options: MachineOptions) {
     const { paging = 'tdp', policy = 'lazy', hostLevel, nxHugePages, trace } = options;
@@ -268,6 +270,7 @@ export class Machine {
         if (this.realtime) pc.catchUp((hostMs() - this.startedMs) * NS_PER_MS);
         pc.run(SLICE);
         this.console.flush();
+        this.onSlice?.();
         if (pc.end !== null) return this.finish(pc.end);
         if (pc.isIdle) await this.sleep();
         else await nextTurn();

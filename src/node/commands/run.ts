@@ -11,6 +11,7 @@ import { type Command, Option } from 'commander';
 import { ftraceText } from '../../formats/ftrace.ts';
 import { BootError, CpuModelError, Machine, type MachineStats, type PagingName, type PcEnd } from '../../machine.ts';
 import { POLICIES, type PolicyName } from '../../mmu/policy.ts';
+import { DirtyLogCheck } from '../../vm/machine/dirty-log-check.ts';
 import { writeWhole } from '../atomic-file.ts';
 import { CliError, EXIT_OWN_ERROR } from '../cli-error.ts';
 import { EscapeKey } from '../escape-key.ts';
@@ -30,6 +31,7 @@ interface RunCommandOptions {
   readonly hostPages: string;
   readonly realtime?: boolean;
   readonly dirtyLog?: boolean;
+  readonly checkLog?: string;
   readonly verify?: string;
   readonly trace?: string;
   readonly stats?: boolean;
@@ -62,6 +64,7 @@ export function register(program: Command): void {
     )
     .option('--realtime', "the guest's clock follows the host's, and a halted CPU costs nothing")
     .option('--dirty-log', 'keeps the dirty log on for the whole run')
+    .option('--check-log <n>', 'the same, and every n million instructions compares it with what memory has become')
     .option('--verify <n>', "checks all of the MMU's invariants every n exits")
     .option('--trace <file>', "writes the MMU's tracepoints as ftrace text")
     .option('--stats', "prints KVM's statistics at the end, on stderr")
@@ -76,6 +79,7 @@ async function run(options: RunCommandOptions): Promise<void> {
   const machine = load(options, clerk);
   clerk?.attach(machine.pc);
   if (options.verify !== undefined) verifyEvery(machine, wholeNumber('--verify', options.verify));
+  const check = options.checkLog === undefined ? null : checkLog(machine, wholeNumber('--check-log', options.checkLog));
   const limit = options.limit === undefined ? Infinity : wholeNumber('--limit', options.limit);
   const output = options.json === true ? process.stderr : process.stdout;
   machine.console.onOutput = (bytes) => void output.write(bytes);
@@ -89,6 +93,7 @@ async function run(options: RunCommandOptions): Promise<void> {
   const seconds = (performance.now() - started) / 1000;
   if (clerk !== null && options.trace !== undefined) writeWhole(options.trace, ftraceText(clerk.log()));
   report(machine.stats(), end, seconds, options);
+  if (check !== null) reportLog(check);
 }
 
 function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
@@ -145,6 +150,25 @@ function verifyEvery(machine: Machine, every: number): void {
     if (first !== undefined)
       throw new Error(`after ${exits} exits ${first}${more.length > 0 ? ` and ${more.length} more` : ''}`);
   };
+}
+
+function checkLog(machine: Machine, millions: number): DirtyLogCheck {
+  const check = new DirtyLogCheck(machine.pc);
+  let next = 0;
+  machine.onSlice = () => {
+    if (machine.pc.instructions < next && machine.pc.end === null) return;
+    next = machine.pc.instructions + millions * 1e6;
+    check.round();
+  };
+  return check;
+}
+
+/** Exit status 1 if pages were lost. */
+function reportLog({ rounds, logged, lostCount, lost }: DirtyLogCheck): void {
+  process.stderr.write(`dirty log: ${rounds} rounds, ${logged} pages logged, ${lostCount} pages lost\n`);
+  if (lostCount === 0) return;
+  process.stderr.write(`lost: ${lost.map((gfn) => `gfn 0x${gfn.toString(16)}`).join(', ')}\n`);
+  process.exitCode = 1;
 }
 
 /** Keys and piped input to the guest. Returns what undoes it. */

@@ -88,7 +88,7 @@ export class MemoryUnit {
   readonly regs = new CpuState();
   /** Why a translation asked for the end of the run, once it has. */
   failure: Error | null = null;
-  /** Called every so many exits, for whoever checks. */
+  /** Called at each exit, for whoever looks or checks. */
   onExit: () => void = () => {};
 
   private cpu!: Cpu;
@@ -123,6 +123,12 @@ export class MemoryUnit {
     });
     mmu.vcpus.push(this.vcpu);
     initMmu(mmu, this.vcpu);
+  }
+
+  /** The guest is left, for whatever reason. */
+  countExit(): void {
+    this.vcpu.stats.exits++;
+    this.onExit();
   }
 
   connect(cpu: Cpu): void {
@@ -252,8 +258,7 @@ export class MemoryUnit {
     out: Translation,
   ): number {
     const { mmu, vcpu } = this;
-    vcpu.stats.exits++;
-    this.onExit();
+    this.countExit();
     if (mmu.trace.on) this.traceFault(lo, hi, errorLo, errorHi);
     let result = RET_PF_INVALID;
     if (errorLo & PFERR_RSVD) result = handleMmioPageFault(mmu, vcpu, lo, hi);

@@ -215,7 +215,7 @@ export class Pc implements Bus {
     else if (exit === EXIT_SHUTDOWN) this.finish('shutdown', 'triple fault');
     else if (exit === EXIT_UNSUPPORTED) this.finish('failed', `not built: ${cpu.unsupported}`);
     else if (exit === EXIT_HYPERCALL) {
-      unit.vcpu.stats.exits++;
+      unit.countExit();
       const answer = hypercall(cpu.state.get(RAX), cpu.state.get(CPL));
       cpu.state.setPair(RAX, answer, answer >> 31);
     }
@@ -275,7 +275,7 @@ export class Pc implements Bus {
 
   /** Devices see the time of the instruction that speaks to them. */
   private beforeDevice(): void {
-    this.unit.vcpu.stats.exits++;
+    this.unit.countExit();
     this.board.clock.advanceTo(this.nowNs);
   }
 
@@ -360,7 +360,7 @@ export class Pc implements Bus {
   }
 
   cpuid(leaf: number, subleaf: number): readonly [number, number, number, number] {
-    this.unit.vcpu.stats.exits++;
+    this.unit.countExit();
     return this.cpuidTable.answer(leaf, subleaf, this.cpu.state.get(CR4));
   }
 
