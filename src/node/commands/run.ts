@@ -89,7 +89,7 @@ async function run(options: RunCommandOptions): Promise<void> {
   machine.start();
   const end = await machine.ended;
   release();
-  watch();
+  if (watch()) throw new CliError(`${options.kernel}: ${machine.pc.instructions} instructions, over the limit`);
   const seconds = (performance.now() - started) / 1000;
   if (clerk !== null && options.trace !== undefined) writeWhole(options.trace, ftraceText(clerk.log()));
   report(machine.stats(), end, seconds, options);
@@ -195,15 +195,19 @@ function connectInput(machine: Machine): () => void {
   };
 }
 
-function watchLimit(machine: Machine, limit: number): () => void {
-  if (limit === Infinity) return () => {};
+/** Stops the machine after so many instructions. Returns what ends the watch, and tells whether it had to. */
+function watchLimit(machine: Machine, limit: number): () => boolean {
+  if (limit === Infinity) return () => false;
+  let isOver = false;
   const timer = setInterval(() => {
     if (machine.pc.instructions < limit) return;
-    process.stderr.write(`penumbra: ${machine.pc.instructions} instructions, over the limit\n`);
-    process.exitCode = EXIT_OWN_ERROR;
+    isOver = true;
     machine.stop();
   }, 20);
-  return () => clearInterval(timer);
+  return () => {
+    clearInterval(timer);
+    return isOver;
+  };
 }
 
 function report(stats: MachineStats, end: PcEnd, seconds: number, options: RunCommandOptions): void {

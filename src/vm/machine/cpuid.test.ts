@@ -17,13 +17,14 @@ describe('--cpu', () => {
   });
 
   it.each([
-    ['pentium', 'no CPU model "pentium"; there are max, qemu64'],
-    ['max,+avx2', 'CPU feature "avx2" is not built'],
-    ['max,vendor=Cyrix', 'no CPU vendor "Cyrix"'],
-    ['max,++', '"++" is no change of a CPU model: +FEATURE, -FEATURE or vendor=NAME'],
-    ['', 'no CPU model ""; there are max, qemu64'],
+    ['pentium', /^no CPU model "pentium"; there are max, qemu64, /],
+    ['max,+avx2', /^CPU feature "avx2" is not built$/],
+    ['max,vendor=Cyrix', /^no CPU vendor "Cyrix"$/],
+    ['max,++', /^"\+\+" is no change of a CPU model: \+FEATURE, -FEATURE or vendor=NAME$/],
+    ['', /^no CPU model ""; there are max/],
   ])('refuses %s', (model, message) => {
-    expect(() => cpuid(model)).toThrow(new CpuModelError(message));
+    expect(() => cpuid(model)).toThrow(CpuModelError);
+    expect(() => cpuid(model)).toThrow(message);
   });
 
   it('has protection keys only if the MMU has', () => {
