@@ -15,7 +15,7 @@ export const RESULT_BYTES = RESULT_FPU_AT + FPU_BYTES + 16;
 
 /** Functions of TypeScript that a program may call and that aren't of the system. */
 const FUNCTIONS =
-  'cmpxchg16b enter stmxcsr daa das aaa aas aam aad salc bound arpl pusha popa emms'.split(' ');
+  'cmpxchg16b enter stmxcsr daa das aaa aas aam aad salc bound arpl pusha popa emms maskmovq maskmovdqu'.split(' ');
 
 /** Rows that a harness in user mode can run. */
 function isUserRow(row: Row): boolean {
@@ -53,6 +53,7 @@ export function writeCase(random: Random, row: Row, out: Uint8Array, at: number,
     view.setBigUint64(gpr + 8, BigInt(random.below(9)) | above, true);
   }
   if (row.name === 'leave' || row.name === 'enter') view.setBigUint64(gpr + 40, BigInt(DATA + 64), true);
+  if (row.name.startsWith('maskmov')) view.setBigUint64(gpr + 56, BigInt(DATA + random.below(200)), true);
   if (row.name === 'xlat') view.setBigUint64(gpr + 24, BigInt(DATA), true);
   // Registers of 32-bit code have no more.
   if (narrow) for (let i = 0; i < 16; i++) view.setUint32(gpr + i * 8 + 4, 0, true);

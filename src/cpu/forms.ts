@@ -107,7 +107,10 @@ function operandKinds(row: Row, v: number, memory: string, jump: string): Operan
       case 'W':
         return { kind: memory === 'r' ? 'v' : memory, bytes };
       case 'Q':
-        return { kind: memory, bytes };
+        return { kind: memory === 'r' ? 'p' : memory, bytes };
+      case 'P':
+      case 'N':
+        return { kind: 'p', bytes };
       case 'M':
         return { kind: memory, bytes };
       case 'O':

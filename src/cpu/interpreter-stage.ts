@@ -5,6 +5,7 @@
  *     kind  operand
  *      r    general register (or any other word of the state)
  *      v    XMM register
+ *      p    MMX register
  *      m    memory at base + displacement in a flat 64-bit address space
  *      n    the same with an index
  *      x    memory at any address: segment base, address size, masks
@@ -49,6 +50,7 @@ import {
   CS_BASE,
   FLAG_CARRY,
   FLAG_RESULT,
+  FPR,
   type Layout,
   LINEAR_MASK,
   PENDING_ERROR,
@@ -159,6 +161,8 @@ export class InterpreterStage implements Stage {
         return this.keep(loadFrom(I64, bytes, this.#field(R_OPERAND + i, 1), this.#layout.state));
       case 'v':
         return this.keep(loadFrom(bytes === 16 ? V128 : I64, bytes, this.#vector(i), this.#layout.state));
+      case 'p':
+        return this.keep(loadFrom(I64, bytes, this.#field(R_OPERAND + i, 1), this.#layout.state + FPR));
       case 'c':
         return this.state(RCX, bytes);
       case 'i':
@@ -184,6 +188,10 @@ export class InterpreterStage implements Stage {
       this.#f.emit(storeTo(whole, bytes === 4 ? 8 : bytes, slot, this.#layout.state));
     } else if (kind === 'v') {
       this.#f.emit(storeTo(value, bytes, this.#vector(i), this.#layout.state));
+    } else if (kind === 'p') {
+      const slot = this.#field(R_OPERAND + i, 1);
+      this.#f.emit(storeTo(value, 8, slot, this.#layout.state + FPR));
+      this.#f.emit(storeTo(k32(0xffff), 2, slot, this.#layout.state + FPR + 8));
     } else if (this.#write) {
       this.#write.put(value);
     } else {

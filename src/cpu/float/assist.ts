@@ -88,6 +88,7 @@ function readSource(cpu: Cpu, record: number, form: FloatForm): boolean {
     }
     return true;
   }
+  if (form.source === 'mmx') useMmx(cpu);
   const from = { xmm: XMM, general: 0, mmx: FPR, flags: 0 }[form.source] + field(cpu, record, 1);
   for (let i = 0; i < bytes; i++) source.setUint8(i, state.bytes[cpu.layout.state + from + i]);
   return true;
@@ -108,6 +109,7 @@ function writeResult(cpu: Cpu, record: number, form: FloatForm, order: number, d
     case 'mmx':
       useMmx(cpu);
       state.setPair(FPR + field(cpu, record, 0), target.getInt32(0, true), target.getInt32(4, true));
+      state.set(FPR + field(cpu, record, 0) + 8, 0xffff);
       return;
     default:
       for (let i = 0; i < bytes; i++) state.bytes[destination + i] = target.getUint8(i);

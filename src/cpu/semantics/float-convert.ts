@@ -164,16 +164,11 @@ export const doublesToIntegers = (truncate: boolean): Semantics => {
 };
 
 /** Two integers of an MMX register; through it, so always in TypeScript. */
-export const throughMmx = (
-  operation: 'convert' | 'truncate',
-  from: Element,
-  to: Element,
-  aligned: boolean,
-): Semantics => {
+export const throughMmx = (operation: 'convert' | 'truncate', from: Element, to: Element): Semantics => {
   const place = from === 'i' ? ({ source: 'mmx' } as const) : ({ destination: 'mmx' } as const);
   const form = floatForm(operation, from, to, 2, place);
   return (s) => {
-    if (aligned) readAligned(s, 1);
+    if (s.bytes(1) === 16) readAligned(s, 1);
     s.assist(form);
   };
 };

@@ -2,7 +2,7 @@
 import { simd } from '../expression.ts';
 import type { Semantics } from '../stage.ts';
 import { V128 } from '../wasm-encoder.ts';
-import { lane64, low64 } from './vector.ts';
+import { lane64, low64, useMmx } from './vector.ts';
 
 /** MOVSS and MOVSD: from memory the rest is cleared, from a register it stays. */
 export const MOVE_SCALAR: Semantics = (s) => {
@@ -28,4 +28,23 @@ export const MOVHLPS: Semantics = (s) => {
 export const MOVLHPS: Semantics = (s) => {
   const source = s.read(1);
   s.write(0, simd(V128, 0x1e, [s.read(0), lane64(source, 0)], [1]));
+};
+
+/** Moves to, from and between MMX registers. Shorter sources are zero-extended. */
+export const MOVE_MMX: Semantics = (s) => {
+  const value = s.read(1);
+  if (s.isMemory(0)) {
+    s.write(0, value);
+    useMmx(s);
+    return;
+  }
+  useMmx(s);
+  s.write(0, value);
+};
+
+/** MOVQ2DQ. */
+export const MMX_TO_XMM: Semantics = (s) => {
+  const value = s.read(1);
+  useMmx(s);
+  s.write(0, low64(value));
 };

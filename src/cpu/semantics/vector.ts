@@ -7,6 +7,7 @@
  */
 import { and, k128, k32, k64, leU, ne, select, simd, type Value, widen, wrap, zeroExtend } from '../expression.ts';
 import type { Semantics, Stage } from '../stage.ts';
+import { FTAGS, FTOP } from '../state.ts';
 import { I32, I64, V128 } from '../wasm-encoder.ts';
 
 const GENERAL_PROTECTION = 13;
@@ -56,10 +57,32 @@ export const MOVE_ALIGNED: Semantics = (s) => {
   s.store(address, 16, s.read(1));
 };
 
-/** destination = f(destination, source), 16 bytes each. */
+/** Operand `i`, an MMX register or memory, as the low half of a register of 16 bytes. */
+export const readHalf = (s: Stage, i: number): Value => s.keep(low64(s.read(i)));
+
+/** Every MMX instruction but EMMS leaves x87's registers all in use, the first on top. */
+export function useMmx(s: Stage): void {
+  s.setState(FTOP, 4, k64(0));
+  s.setState(FTAGS, 4, k64(255));
+}
+
+/** Is this the MMX form of an instruction that SSE2 has too? */
+const isMmx = (s: Stage): boolean => s.bytes(0) === 8;
+
+function writeHalf(s: Stage, value: Value, lane = 0): void {
+  useMmx(s);
+  s.write(0, lane64(value, lane));
+}
+
+/** destination = f(destination, source), 16 bytes each, or 8 in MMX's form. */
 export const packed =
   (f: (a: Value, b: Value, s: Stage) => Value): Semantics =>
   (s) => {
+    if (isMmx(s)) {
+      const b = readHalf(s, 1);
+      writeHalf(s, f(readHalf(s, 0), b, s));
+      return;
+    }
     const b = readAligned(s, 1);
     const a = s.read(0);
     s.write(0, f(a, b, s));
@@ -74,15 +97,36 @@ export const packedUnary =
 export const direct = (opcode: number): Semantics => packed((a, b) => v2(opcode, a, b));
 export const swapped = (opcode: number): Semantics => packed((a, b) => v2(opcode, b, a));
 
-/** PUNPCK*: lanes of `bytes` bytes from the low or high halves, alternating. */
-export const unpack = (bytes: number, high: boolean): Semantics => {
-  const lanes = Array.from({ length: 16 }, (_, i) => {
+function unpackLanes(bytes: number): number[] {
+  return Array.from({ length: 16 }, (_, i) => {
     const pair = Math.floor(i / (2 * bytes));
     const within = i % (2 * bytes);
-    const from = (high ? 8 : 0) + pair * bytes + (within % bytes);
-    return within < bytes ? from : from + 16;
+    return pair * bytes + (within % bytes) + (within < bytes ? 0 : 16);
   });
-  return packed((a, b) => shuffle(a, b, lanes));
+}
+
+/** PACK*: numbers of both operands made narrower. */
+export const narrow = (opcode: number): Semantics =>
+  packed((a, b, s) => {
+    if (!isMmx(s)) return v2(opcode, a, b);
+    const both = s.keep(simd(V128, 0x1e, [a, lane64(b, 0)], [1]));
+    return v2(opcode, both, both);
+  });
+
+/** PUNPCK*: lanes of `bytes` bytes from the low or high halves, alternating. */
+export const unpack = (bytes: number, high: boolean): Semantics => {
+  const lanes = unpackLanes(bytes).map((lane) => lane + (high ? 8 : 0));
+  const whole = packed((a, b) => shuffle(a, b, lanes));
+  const low = high ? unpackLanes(bytes) : lanes;
+  // MMX's high halves are the upper part of what the low halves of SSE2's registers give.
+  return (s) => {
+    if (!isMmx(s)) {
+      whole(s);
+      return;
+    }
+    const b = readHalf(s, 1);
+    writeHalf(s, shuffle(readHalf(s, 0), b, low), high ? 1 : 0);
+  };
 };
 
 /** Shifts of lanes; a count beyond the lane gives zeros, or copies of the sign. */
@@ -95,13 +139,22 @@ function shiftLanes(s: Stage, opcode: number, bits: number, a: Value, count: Val
 
 export const shiftByVector = (opcode: number, bits: number): Semantics => {
   return (s) => {
+    if (isMmx(s)) {
+      const count = s.read(1);
+      writeHalf(s, shiftLanes(s, opcode, bits, readHalf(s, 0), count));
+      return;
+    }
     const count = s.keep(lane64(readAligned(s, 1), 0));
     s.write(0, shiftLanes(s, opcode, bits, s.read(0), count));
   };
 };
 
 export const shiftByImmediate = (opcode: number, bits: number): Semantics => {
-  return (s) => s.write(0, shiftLanes(s, opcode, bits, s.read(0), zeroExtend(s.read(1), 1)));
+  return (s) => {
+    const count = zeroExtend(s.read(1), 1);
+    if (isMmx(s)) writeHalf(s, shiftLanes(s, opcode, bits, readHalf(s, 0), count));
+    else s.write(0, shiftLanes(s, opcode, bits, s.read(0), count));
+  };
 };
 
 /** PSLLDQ, PSRLDQ: whole bytes. Indexes outside 0 to 15 give 0. */
@@ -144,7 +197,7 @@ export const PSHUFD: Semantics = (s) => {
 /** PSHUFLW and PSHUFHW: the other half stays. */
 export const shuffleWords = (high: boolean): Semantics => {
   return (s) => {
-    const source = readAligned(s, 1);
+    const source = isMmx(s) ? readHalf(s, 1) : readAligned(s, 1);
     const factors = bytes16((i) => (i % 2 ? 0 : [64, 16, 4, 1][(i / 2) % 4]));
     const shifted = simd(V128, 0x8d, [v2(0x95, splat16(s.read(2)), factors), k32(6)]);
     const numbers = vand(
@@ -162,7 +215,9 @@ export const shuffleWords = (high: boolean): Semantics => {
       bytes16((i) => (i % 2) + start),
     );
     const half = bytes16((i) => (i >= 8 === high ? 255 : 0));
-    s.write(0, swizzle(source, bitSelect(indexes, IOTA, half)));
+    const result = swizzle(source, bitSelect(indexes, IOTA, half));
+    if (isMmx(s)) writeHalf(s, result);
+    else s.write(0, result);
   };
 };
 
@@ -184,28 +239,40 @@ export const SHUFPD: Semantics = (s) => {
   s.write(0, simd(V128, 0x1e, [splat64(pick(a, 1)), pick(b, 2)], [1]));
 };
 
+/** Number of a word in the operand, from the immediate. */
+const wordNumber = (s: Stage, mmx: boolean): Value => and(s.read(2), k64(mmx ? 3 : 7));
+
 export const PEXTRW: Semantics = (s) => {
-  const at = splat8(and(s.read(2), k64(7)));
+  const mmx = s.bytes(1) === 8;
+  const source = mmx ? readHalf(s, 1) : s.read(1);
+  if (mmx) useMmx(s);
+  const at = splat8(wordNumber(s, mmx));
   const index = v2(
     0x6e,
     v2(0x6e, at, at),
     bytes16((i) => i % 2),
   );
-  s.write(0, widen(simd(I32, 0x19, [swizzle(s.read(1), index)], [0])));
+  s.write(0, widen(simd(I32, 0x19, [swizzle(source, index)], [0])));
 };
 
 export const PINSRW: Semantics = (s) => {
   const word = s.read(1);
   const chosen = v2(
     0x2d,
-    splat16(and(s.read(2), k64(7))),
+    splat16(wordNumber(s, isMmx(s))),
     bytes16((i) => (i % 2 ? 0 : i / 2)),
   );
-  s.write(0, bitSelect(splat16(word), s.read(0), chosen));
+  if (isMmx(s)) writeHalf(s, bitSelect(splat16(word), readHalf(s, 0), chosen));
+  else s.write(0, bitSelect(splat16(word), s.read(0), chosen));
 };
 
 export const mask = (opcode: number): Semantics => {
-  return (s) => s.write(0, widen(simd(I32, opcode, [s.read(1)])));
+  return (s) => {
+    const mmx = s.bytes(1) === 8;
+    const source = mmx ? readHalf(s, 1) : s.read(1);
+    if (mmx) useMmx(s);
+    s.write(0, widen(simd(I32, opcode, [source])));
+  };
 };
 
 /** High halves of products of words. */

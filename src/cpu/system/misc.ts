@@ -1,6 +1,25 @@
 /** Identification, time, the interrupt flag, and what else is rare. */
 import { ACCESS_WRITE, EXIT_HALT, EXIT_HYPERCALL } from '../bus.ts';
-import { CPL, CR0, CR4, FLAGS, PKRU, RAX, RBX, RCX, RDX, SHADOW_BEGINS, SHADOW_ON, TSC_AUX } from '../state.ts';
+import {
+  CPL,
+  CR0,
+  CR4,
+  FLAGS,
+  PKRU,
+  RAX,
+  RBX,
+  RCX,
+  RDX,
+  SHADOW_BEGINS,
+  SHADOW_ON,
+  TSC_AUX,
+  FPR,
+  LINEAR_MASK,
+  RDI,
+  XMM,
+} from '../state.ts';
+import { R_ADDRESS_SHIFT, R_SEGMENT } from '../record.ts';
+import { useMmx } from './x87-stack.ts';
 import { setEdxEax, timeStamp } from './model-specific.ts';
 import {
   FAULT,
@@ -150,6 +169,29 @@ const fwait: HelperFunction = (cpu) => {
   return (cpu.state.get(CR0) & both) === both ? fault(cpu, 7) : NEXT;
 };
 
+/** Bytes of one register, where another one has its sign bits set, to memory at rDI. Not even read where it hasn't. */
+const maskedMove = (base: number, bytes: number): HelperFunction => {
+  return (cpu, record) => {
+    const { state, memory } = cpu;
+    const at = cpu.layout.state + base;
+    const mask = at + field(cpu, record, 1);
+    const value = at + field(cpu, record, 0);
+    const bits = 64 - state.bytes[record + R_ADDRESS_SHIFT];
+    const start = BigInt.asUintN(bits, state.big(RDI)) + state.big(state.bytes[record + R_SEGMENT]);
+    for (const store of [false, true]) {
+      for (let i = 0; i < bytes; i++) {
+        if (!(state.bytes[mask + i] & 128)) continue;
+        const to = (start + BigInt(i)) & state.big(LINEAR_MASK);
+        const access = programAccess(cpu) | ACCESS_WRITE;
+        if (!store && memory.access(low(to), high(to), 1, access, false, false) === 0) return FAULT;
+        if (store && !memory.store(low(to), high(to), 1, programAccess(cpu), state.bytes[value + i])) return FAULT;
+      }
+    }
+    if (base === FPR) useMmx(cpu);
+    return NEXT;
+  };
+};
+
 const rdpid: HelperFunction = (cpu, record) => {
   cpu.state.setPair(field(cpu, record, 0), cpu.state.get(TSC_AUX), 0);
   return NEXT;
@@ -168,6 +210,8 @@ export const MISC: Record<string, HelperFunction> = {
   rdtsc,
   rdtscp,
   rdpid,
+  maskmovq: maskedMove(FPR, 8),
+  maskmovdqu: maskedMove(XMM, 16),
   rdpmc,
   cmpxchg16b,
   stac: setAlignmentCheck(true),

@@ -1,4 +1,4 @@
-/** SSE and SSE2, without what touches MMX registers. */
+/** SSE and SSE2, and MMX, which shares most of its operations. */
 import * as f from '../semantics/float.ts';
 import * as k from '../semantics/float-compare.ts';
 import * as t from '../semantics/float-convert.ts';
@@ -48,16 +48,22 @@ function extremes(name: 'min' | 'max', opcode: string, opcodes: readonly [number
 }
 
 /** A packed integer operation. */
-const integer = (name: string, opcode: string, semantics: Semantics): Row[] =>
+const wide = (name: string, opcode: string, semantics: Semantics): Row[] =>
   row(name, `66 0f ${opcode} /r`, 'Vo,Wo', semantics, 'aligned');
+
+/** One that MMX has too. */
+const integer = (name: string, opcode: string, semantics: Semantics): Row[] =>
+  [wide(name, opcode, semantics), row(name, `np 0f ${opcode} /r`, 'Pq,Qq', semantics, 'mmx')].flat();
 
 /** A logical operation, whose float and double forms are the same. */
 const logic = (name: string, opcode: string, semantics: Semantics): Row[] =>
   ['np', '66'].flatMap((prefix) => row(name, `${prefix} 0f ${opcode} /r`, 'Vo,Wo', semantics, 'aligned'));
 
 function laneShift(name: string, digit: number, group: string, opcode: string, simd: number, bits: number): Row[] {
+  const immediate = v.shiftByImmediate(simd, bits);
   return [
-    row(`${name}i`, `66 0f ${group} /${digit} reg`, 'Uo,Ib', v.shiftByImmediate(simd, bits)),
+    row(`${name}i`, `66 0f ${group} /${digit} reg`, 'Uo,Ib', immediate),
+    row(`${name}i`, `np 0f ${group} /${digit} reg`, 'Nq,Ib', immediate, 'mmx'),
     integer(name, opcode, v.shiftByVector(simd, bits)),
   ].flat();
 }
@@ -71,6 +77,7 @@ const UNPACK_32_HIGH = v.unpack(4, true);
 const UNPACK_64_LOW = v.unpack(8, false);
 const UNPACK_64_HIGH = v.unpack(8, true);
 
+const BYTE_MASK = v.mask(0x64);
 const UCOMIS = k.order(true);
 const COMIS = k.order(false);
 
@@ -112,7 +119,17 @@ export const SSE: readonly Row[] = [
   row('movq', '66 0f d6 /r reg', 'Uo,Vq', c.MOVE_CLEAR),
   row('movmskps', 'np 0f 50 /r reg', 'Gd,Uo', v.mask(0xa4)),
   row('movmskpd', '66 0f 50 /r reg', 'Gd,Uo', v.mask(0xc4)),
-  row('pmovmskb', '66 0f d7 /r reg', 'Gd,Uo', v.mask(0x64)),
+  row('pmovmskb', '66 0f d7 /r reg', 'Gd,Uo', BYTE_MASK),
+  row('pmovmskb', 'np 0f d7 /r reg', 'Gd,Nq', BYTE_MASK, 'mmx'),
+  row('movd.mmx', 'np 0f 6e /r', 'Pq,Ey', c.MOVE_MMX, 'mmx'),
+  row('movd.mmx', 'np 0f 7e /r', 'Ey,Py', c.MOVE_MMX, 'mmx'),
+  row('movq.mmx', 'np 0f 6f /r', 'Pq,Qq', c.MOVE_MMX, 'mmx'),
+  row('movq.mmx', 'np 0f 7f /r', 'Qq,Pq', c.MOVE_MMX, 'mmx'),
+  row('movntq', 'np 0f e7 /r mem', 'Mq,Pq', c.MOVE_MMX, 'mmx'),
+  row('movdq2q', 'f2 0f d6 /r reg', 'Pq,Uq', c.MOVE_MMX, 'mmx sse'),
+  row('movq2dq', 'f3 0f d6 /r reg', 'Vo,Nq', c.MMX_TO_XMM, 'mmx sse'),
+  row('maskmovq', 'np 0f f7 /r reg', 'Pq,Nq', 'maskmovq', 'mmx'),
+  row('maskmovdqu', '66 0f f7 /r reg', 'Vo,Uo', 'maskmovdqu'),
 
   // Floating point
   four('add', '58', [0xe4, 0xf0, 0x92, 0xa0], false),
@@ -157,6 +174,12 @@ export const SSE: readonly Row[] = [
   row('cvttpd2dq', '66 0f e6 /r', 'Vo,Wo', t.doublesToIntegers(true), 'aligned float'),
   row('cvtdq2pd', 'f3 0f e6 /r', 'Vo,Wq', t.CVTDQ2PD, 'float'),
   row('cvtpd2dq', 'f2 0f e6 /r', 'Vo,Wo', t.doublesToIntegers(false), 'aligned float'),
+  row('cvtpi2ps', 'np 0f 2a /r', 'Vq,Qq', t.throughMmx('convert', 'i', 's'), 'mmx sse float'),
+  row('cvtpi2pd', '66 0f 2a /r', 'Vo,Qq', t.throughMmx('convert', 'i', 'd'), 'mmx sse float'),
+  row('cvttps2pi', 'np 0f 2c /r', 'Pq,Wq', t.throughMmx('truncate', 's', 'i'), 'mmx sse float'),
+  row('cvttpd2pi', '66 0f 2c /r', 'Pq,Wo', t.throughMmx('truncate', 'd', 'i'), 'mmx sse float aligned'),
+  row('cvtps2pi', 'np 0f 2d /r', 'Pq,Wq', t.throughMmx('convert', 's', 'i'), 'mmx sse float'),
+  row('cvtpd2pi', '66 0f 2d /r', 'Pq,Wo', t.throughMmx('convert', 'd', 'i'), 'mmx sse float aligned'),
   row('shufps', 'np 0f c6 /r', 'Vo,Wo,Ib', v.SHUFPS, 'aligned'),
   row('shufpd', '66 0f c6 /r', 'Vo,Wo,Ib', v.SHUFPD, 'aligned'),
 
@@ -164,23 +187,27 @@ export const SSE: readonly Row[] = [
   integer('punpcklbw', '60', v.unpack(1, false)),
   integer('punpcklwd', '61', v.unpack(2, false)),
   integer('punpckldq', '62', UNPACK_32_LOW),
-  integer('packsswb', '63', v.direct(0x65)),
+  integer('packsswb', '63', v.narrow(0x65)),
   integer('pcmpgtb', '64', v.direct(0x27)),
   integer('pcmpgtw', '65', v.direct(0x31)),
   integer('pcmpgtd', '66', v.direct(0x3b)),
-  integer('packuswb', '67', v.direct(0x66)),
+  integer('packuswb', '67', v.narrow(0x66)),
   integer('punpckhbw', '68', v.unpack(1, true)),
   integer('punpckhwd', '69', v.unpack(2, true)),
   integer('punpckhdq', '6a', UNPACK_32_HIGH),
-  integer('packssdw', '6b', v.direct(0x85)),
-  integer('punpcklqdq', '6c', UNPACK_64_LOW),
-  integer('punpckhqdq', '6d', UNPACK_64_HIGH),
+  integer('packssdw', '6b', v.narrow(0x85)),
+  wide('punpcklqdq', '6c', UNPACK_64_LOW),
+  wide('punpckhqdq', '6d', UNPACK_64_HIGH),
   row('pshufd', '66 0f 70 /r', 'Vo,Wo,Ib', v.PSHUFD, 'aligned'),
   row('pshufhw', 'f3 0f 70 /r', 'Vo,Wo,Ib', v.shuffleWords(true), 'aligned'),
   row('pshuflw', 'f2 0f 70 /r', 'Vo,Wo,Ib', v.shuffleWords(false), 'aligned'),
   integer('pcmpeqb', '74', v.direct(0x23)),
   integer('pcmpeqw', '75', v.direct(0x2d)),
   integer('pcmpeqd', '76', v.direct(0x37)),
+  row('pshufw', 'np 0f 70 /r', 'Pq,Qq,Ib', v.shuffleWords(false), 'mmx'),
+  row('pinsrw', 'np 0f c4 /r reg', 'Pq,Ed,Ib', v.PINSRW, 'mmx'),
+  row('pinsrw', 'np 0f c4 /r mem', 'Pq,Mw,Ib', v.PINSRW, 'mmx'),
+  row('pextrw', 'np 0f c5 /r reg', 'Gd,Nq,Ib', v.PEXTRW, 'mmx'),
   row('pinsrw', '66 0f c4 /r reg', 'Vo,Ed,Ib', v.PINSRW),
   row('pinsrw', '66 0f c4 /r mem', 'Vo,Mw,Ib', v.PINSRW),
   row('pextrw', '66 0f c5 /r reg', 'Gd,Uo,Ib', v.PEXTRW),

@@ -6,6 +6,8 @@ import { SYSTEM } from './system.ts';
 import { X87 } from './x87.ts';
 
 const withFlag = (rows: readonly Row[], flag: string): Row[] =>
-  rows.map((row) => (row.flags.has('nofpu') ? row : { ...row, flags: new Set([...row.flags, flag]) }));
+  rows.map((row) =>
+    row.flags.has('nofpu') || row.flags.has('mmx') ? row : { ...row, flags: new Set([...row.flags, flag]) },
+  );
 
 export const INSTRUCTION_TABLE: readonly Row[] = [...INTEGER, ...SYSTEM, ...withFlag(SSE, 'sse'), ...X87];
