@@ -47,8 +47,7 @@ export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: numbe
  * @kvm kvm_mmu_slot_try_split_huge_pages
  */
 export function slotTrySplitHugePages(mmu: Mmu, slot: MemSlot): void {
-  if (mmu.tdpMmu && mmu.eagerPageSplit)
-    trySplitHugePages(mmu, slot, slot.baseGfn, slot.baseGfn + slot.npages, 1, true);
+  if (mmu.tdpMmu && mmu.eagerPageSplit) trySplitHugePages(mmu, slot, slot.baseGfn, slot.baseGfn + slot.npages, 1, true);
 }
 
 /**

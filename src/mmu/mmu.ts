@@ -96,7 +96,6 @@ export class Mmu {
     this.tdp = config.tdp;
     this.tdpMmu = config.tdp && config.tdpMmu === true;
     this.policy = config.policy ?? LINUX_6_1;
-    if (this.tdpMmu && this.policy.onProtect === 'zap') throw new Error('the TDP MMU never zapped what it protects');
     this.eagerPageSplit = config.eagerPageSplit ?? this.policy.onProtect === 'eager';
     this.nxHugePages = config.nxHugePages ?? false;
   }

@@ -180,7 +180,8 @@ export function mmioAccess(lo: number): number {
   return lo & MMIO_ACCESS_MASK;
 }
 
-if (isShadowPresent(REMOVED_SPTE_LO) || isMmioSpte(REMOVED_SPTE_LO, 0)) throw new Error('a frozen entry means something');
+if (isShadowPresent(REMOVED_SPTE_LO) || isMmioSpte(REMOVED_SPTE_LO, 0))
+  throw new Error('a frozen entry means something');
 
 // Checks at import: no two masks of a present leaf overlap, and the MMIO generation stays clear of P, MP and bit 51.
 const ALL = [SPTE_P, SPTE_W, SPTE_U, SPTE_A, SPTE_D, SPTE_PSE, SPTE_HOST_WRITABLE, SPTE_MMU_WRITABLE, SPTE_MMU_PRESENT];

@@ -8,7 +8,7 @@ import { isDirty, isLast, isShadowPresent, isWritable, SPTE_D, SPTE_MMU_WRITABLE
 import { rcuReadLock, rcuReadUnlock } from './rcu.ts';
 import { TdpIter } from './tdp-iter.ts';
 import { nextRoot, rootAddressSpace } from './tdp-roots.ts';
-import { condResched, setSpte, setSpteAtomic, setSpteNoDirtyLog } from './tdp-set-spte.ts';
+import { condResched, setSpte, setSpteAtomic, setSpteNoDirtyLog, zapSpteAtomic } from './tdp-set-spte.ts';
 
 /**
  * Takes W from every leaf of a slot at `minLevel` and above, under the read lock. True if one changed and a flush is
@@ -32,7 +32,10 @@ function clearInSlot(mmu: Mmu, slot: MemSlot, minLevel: number, bit: number): bo
   return changed;
 }
 
-/** @kvm wrprot_gfn_range, clear_dirty_gfn_range */
+/**
+ * @kvm wrprot_gfn_range, clear_dirty_gfn_range
+ * @diverges policy zap: the TDP MMU never dropped what it protects.
+ */
 function clearInRange(mmu: Mmu, root: number, start: number, end: number, minLevel: number, bit: number): boolean {
   const it = new TdpIter();
   let changed = false;
@@ -40,7 +43,8 @@ function clearInRange(mmu: Mmu, root: number, start: number, end: number, minLev
   for (it.start(mmu, root, minLevel, start); it.valid && it.gfn < end; it.next(mmu)) {
     while (!condResched(mmu, it, false)) {
       if (!isShadowPresent(it.oldLo) || !isLast(it.oldLo, it.level) || (it.oldLo & bit) === 0) break;
-      if (!setSpteAtomic(mmu, it, it.oldLo & ~bit, it.oldHi)) continue;
+      const drop = bit === SPTE_W && it.level > 1 && mmu.policy.onProtect === 'zap';
+      if (!(drop ? zapSpteAtomic(mmu, it) : setSpteAtomic(mmu, it, it.oldLo & ~bit, it.oldHi))) continue;
       changed = true;
       break;
     }
@@ -104,7 +108,7 @@ export function writeProtectGfn(mmu: Mmu, slot: MemSlot, gfn: number, minLevel: 
   return changed;
 }
 
-/** @kvm write_protect_gfn */
+/** @kvm write_protect_gfn. @diverges policy zap: as above. */
 function writeProtectGfnOfRoot(mmu: Mmu, root: number, gfn: number, minLevel: number): boolean {
   const it = new TdpIter();
   let changed = false;
@@ -113,7 +117,8 @@ function writeProtectGfnOfRoot(mmu: Mmu, root: number, gfn: number, minLevel: nu
     if (!isShadowPresent(it.oldLo) || !isLast(it.oldLo, it.level)) continue;
     const lo = it.oldLo & ~(SPTE_W | SPTE_MMU_WRITABLE);
     if (lo === it.oldLo) break;
-    setSpte(mmu, it, lo, it.oldHi);
+    if (it.level > 1 && mmu.policy.onProtect === 'zap') setSpte(mmu, it, 0, 0);
+    else setSpte(mmu, it, lo, it.oldHi);
     changed = true;
   }
   rcuReadUnlock(mmu);
