@@ -105,8 +105,12 @@ function writeExtended(random: Random, view: DataView, at: number): void {
   }
 }
 
-/** SHLD and SHRD of 16 bits by more than 16: the result is undefined. */
+/** SHLD and SHRD of 16 bits by more than 16; conditions of a FPREM that is stopped. */
 export function isUndefined(row: Row, one: Uint8Array): boolean {
+  if (row.name === 'escape1') {
+    const modrm = one[one[16] - 1];
+    return (modrm === 0xf8 || modrm === 0xf5) && (one[FPU_AT] & 63) !== 63;
+  }
   if (!/^sh[lr]d$/.test(row.name)) return false;
   const length = one[16];
   const code = one.subarray(0, length);

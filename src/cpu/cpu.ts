@@ -7,21 +7,20 @@ import { type Bus, EXIT_BUDGET, EXIT_BUS, EXIT_EXCEPTION, EXIT_HALT, EXIT_UNSUPP
 import { CodeCache } from './code-cache.ts';
 import { CodeFinder } from './code-finder.ts';
 import { CpuState } from './cpu-state.ts';
-import { Decoder, FPU_ALL, FPU_NO_SSE, FPU_OFF, MODE_16, MODE_32, MODE_64, MODES } from './decoder.ts';
+import { Decoder, MODE_64 } from './decoder.ts';
+import { PendingEvents } from './events.ts';
 import { deliver, type EventKind } from './exceptions.ts';
 import { CR4_BUILT, EFER_BUILT, type Features, readFeatures } from './features.ts';
 import { floatAssist } from './float/assist.ts';
-import { spread } from './forms.ts';
-import { type Environment, HELPER_FAULT, HELPER_LEAVE, interpreterModule } from './interpreter.ts';
+import { type Environment, HELPER_FAULT, HELPER_LEAVE } from './interpreter.ts';
+import { FORMS, interpreterFor } from './interpreter-module.ts';
 import { MemoryPort } from './memory-port.ts';
+import { decodeModeOf, modeOf } from './mode.ts';
 import { R_NEXT, R_OFFSET, R_SUB, RECORD_BYTES } from './record.ts';
 import { resetState } from './reset.ts';
 import { divide } from './slow-arithmetic.ts';
 import {
   CPL,
-  CR0,
-  CR4,
-  CS,
   CS_BASE,
   DR6,
   EXECUTED,
@@ -40,9 +39,6 @@ import {
   PENDING_VECTOR,
   RIP_PAGE,
   RUN_BASE,
-  SEGMENT_ATTRIBUTES,
-  SEGMENT_BYTES,
-  SEGMENTS,
   SHADOW_AT,
   SHADOW_BEGINS,
   SHADOW_ON,
@@ -52,7 +48,6 @@ import {
 } from './state.ts';
 import { helperFunctions } from './system/helpers.ts';
 import { FAULT, type HelperFunction, LEAVE, NEXT } from './system/outcome.ts';
-import { INSTRUCTION_TABLE } from './table/table.ts';
 import { SoftTlb } from './tlb.ts';
 
 const RFLAGS_TF = 1 << 8;
@@ -60,25 +55,8 @@ const RFLAGS_IF = 1 << 9;
 const VECTOR_DB = 1;
 const VECTOR_NMI = 2;
 const DR6_BS = 1 << 14;
-const CR0_EM = 1 << 2;
-const CR0_TS = 1 << 3;
-const CR4_OSFXSR = 1 << 9;
-const DESCRIPTOR_LONG = 1 << 21;
-const DESCRIPTOR_BIG = 1 << 22;
 /** Longest run of generated code: V8 does not swap a function for its optimised version while it runs. */
 const SLICE = 200_000;
-
-const FORMS = spread(INSTRUCTION_TABLE);
-
-/** The module of the last layout: a second CPU at the same place needs no other. */
-let compiled: { layout: Layout; module: WebAssembly.Module } | null = null;
-
-function interpreterFor(layout: Layout): WebAssembly.Module {
-  if (compiled?.layout.state !== layout.state || compiled.layout.tlb !== layout.tlb) {
-    compiled = { layout, module: new WebAssembly.Module(interpreterModule(FORMS, layout)) };
-  }
-  return compiled.module;
-}
 
 export class Cpu {
   readonly state: CpuState;
@@ -92,11 +70,9 @@ export class Cpu {
   readonly #stepRecord: number;
   readonly #decoder: Decoder;
   readonly #finder: CodeFinder;
-  #pendingInterrupt = -1;
-  #interruptLine = false;
+  readonly #events = new PendingEvents();
   /** The record at which generated code called TypeScript last. */
   #calledAt = 0;
-  #pendingNmi = false;
   /** What the pending exception is, if it isn't an ordinary fault. */
   #pendingKind: EventKind = 'fault';
   /** Set by an instruction that must not be followed by a single-step trap. */
@@ -158,18 +134,9 @@ export class Cpu {
     this.modeChanged();
   }
 
-  /** Mode that instructions are decoded in. */
+  /** MODE_16, MODE_32 or MODE_64: that of the code segment. */
   get mode(): number {
-    const attributes = this.state.get(SEGMENTS + CS * SEGMENT_BYTES + SEGMENT_ATTRIBUTES);
-    if (this.state.longMode && attributes & DESCRIPTOR_LONG) return MODE_64;
-    return attributes & DESCRIPTOR_BIG ? MODE_32 : MODE_16;
-  }
-
-  /** What CR0 and CR4 leave of MMX and SSE: FPU_* of the decoder. */
-  get #fpuLevel(): number {
-    const { state } = this;
-    if (state.get(CR0) & (CR0_EM | CR0_TS)) return FPU_OFF;
-    return state.get(CR4) & CR4_OSFXSR ? FPU_ALL : FPU_NO_SSE;
+    return modeOf(this.state);
   }
 
   /** To be called when CPL, CS, paging, AC, CR0 or CR4 changed: chooses TLB sets, masks, and what decoding depends on. */
@@ -180,7 +147,7 @@ export class Cpu {
     state.set(FETCH_SET, layout.fetchTlb + (state.get(CPL) === 3 ? FETCH_SET_BYTES : 0));
     state.setPair(LINEAR_MASK, -1, mode === MODE_64 ? -1 : 0);
     state.setPair(STACK_MASK, -1, mode === MODE_64 ? -1 : 0);
-    const decodeMode = mode + MODES * this.#fpuLevel;
+    const decodeMode = decodeModeOf(state);
     if (decodeMode !== this.#finder.mode) {
       this.#finder.mode = decodeMode;
       this.tlb.flushFetches();
@@ -320,18 +287,17 @@ export class Cpu {
 
   #takeInterrupt(): void {
     const { state } = this;
-    if (this.#pendingNmi && !this.shadowed && !state.get(NMI_BLOCKED)) {
-      this.#pendingNmi = false;
+    if (this.#events.nmi && !this.shadowed && !state.get(NMI_BLOCKED)) {
+      this.#events.nmi = false;
       state.set(NMI_BLOCKED, 1);
       deliver(this, VECTOR_NMI, 0, 'external');
       return;
     }
     if (!this.interruptible) return;
-    if (this.#pendingInterrupt >= 0) {
-      const vector = this.#pendingInterrupt;
-      this.#pendingInterrupt = -1;
+    if (this.#events.interrupt >= 0) {
+      const vector = this.#events.takeInterrupt();
       deliver(this, vector, 0, 'external');
-    } else if (this.#interruptLine) {
+    } else if (this.#events.line) {
       const vector = this.bus.acknowledgeInterrupt();
       if (vector >= 0) deliver(this, vector, 0, 'external');
     }
@@ -339,7 +305,7 @@ export class Cpu {
 
   /** Something may be waiting that an instruction has just let in. */
   get #eventWaits(): boolean {
-    return this.#interruptLine || this.#pendingInterrupt >= 0 || (this.#pendingNmi && !this.state.get(NMI_BLOCKED));
+    return this.#events.waits(this.state.get(NMI_BLOCKED) !== 0);
   }
 
   /** SYSENTER works in long mode, and SYSCALL in 64-bit mode only, as on Intel. */
@@ -377,25 +343,23 @@ export class Cpu {
 
   /** Delivers an external interrupt as soon as IF and the interrupt shadow allow it. One waits at a time. */
   injectInterrupt(vector: number): void {
-    this.#pendingInterrupt = vector;
+    this.#events.interrupt = vector;
     this.yield();
   }
 
   /** The interrupt line: as long as it is high, the CPU asks the bus for a vector whenever it can take one. */
   setInterruptLine(high: boolean): void {
-    if (high && !this.#interruptLine) this.yield();
-    this.#interruptLine = high;
+    if (high && !this.#events.line) this.yield();
+    this.#events.line = high;
   }
 
   /** The vector that `injectInterrupt` gave and that was not delivered yet, taken back; -1 if there is none. */
   withdrawInterrupt(): number {
-    const vector = this.#pendingInterrupt;
-    this.#pendingInterrupt = -1;
-    return vector;
+    return this.#events.takeInterrupt();
   }
 
   injectNmi(): void {
-    this.#pendingNmi = true;
+    this.#events.nmi = true;
     this.yield();
   }
 

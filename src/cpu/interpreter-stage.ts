@@ -45,6 +45,7 @@ import {
   R_SCALE,
   R_SEGMENT,
 } from './record.ts';
+import { type Exits, type Imports, type OperandKind, SLOW_MODIFY, SLOW_STACK, SLOW_WRITE } from './handler-contract.ts';
 import type { Stage, StagedWrite } from './stage.ts';
 import {
   CS_BASE,
@@ -69,37 +70,6 @@ import {
   TLB_WRITE_TAG,
 } from './state.ts';
 import { I32, I64, V128 } from './wasm-encoder.ts';
-
-/** Bits of the last parameter of `slow`, above the size. */
-export const SLOW_WRITE = 0x100;
-/** The place is read first: for a device that is an access of its own. */
-export const SLOW_MODIFY = 0x400;
-/** The access is the stack's own (PUSH, POP), not that of a memory operand. */
-export const SLOW_STACK = 0x200;
-
-/** Functions of the module's environment, by their index. */
-export interface Imports {
-  readonly slow: number;
-  readonly commit: number;
-  readonly divide: number;
-  readonly assist: number;
-}
-
-/** Where handlers go when they are done; labels as in `FunctionBuilder`. Groups have `next` and `fault` only. */
-export interface Exits {
-  next(): void;
-  fault(): void;
-  /** To the linear address in local `target`. */
-  jump(): void;
-  /** To where the record's link leads. */
-  link(): void;
-  repeat(): void;
-}
-
-export interface OperandKind {
-  readonly kind: string;
-  readonly bytes: number;
-}
 
 export class InterpreterStage implements Stage {
   readonly #f: FunctionBuilder;

@@ -30,7 +30,8 @@ import {
 } from './expression.ts';
 import { type Forms, H_FIRST, type Handler } from './forms.ts';
 import { call, FunctionBuilder, loadFrom, storeTo } from './function-builder.ts';
-import { type Exits, type Imports, InterpreterStage } from './interpreter-stage.ts';
+import type { Exits, Imports } from './handler-contract.ts';
+import { InterpreterStage } from './interpreter-stage.ts';
 import { R_HANDLER, R_IMMEDIATE, R_LINK, R_OFFSET, R_SUB, RECORD_BYTES } from './record.ts';
 import {
   EXECUTED,
