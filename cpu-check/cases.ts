@@ -50,7 +50,7 @@ export function writeCase(random: Random, row: Row, out: Uint8Array, at: number,
     const above = bytes[0] === 0x67 ? BigInt(random.below(1 << 30)) << 32n : 0n;
     view.setBigUint64(gpr + 48, BigInt(DATA + 96 + random.below(32)) | above, true);
     view.setBigUint64(gpr + 56, BigInt(DATA + 96 + random.below(32)) | above, true);
-    view.setBigUint64(gpr + 8, BigInt(random.below(9)) | above, true);
+    view.setBigUint64(gpr + 8, BigInt(random.below(row.opcode & 1 ? 9 : 40)) | above, true);
   }
   if (row.name === 'leave' || row.name === 'enter') view.setBigUint64(gpr + 40, BigInt(DATA + 64), true);
   if (row.name.startsWith('maskmov')) view.setBigUint64(gpr + 56, BigInt(DATA + random.below(200)), true);

@@ -4,6 +4,7 @@
  * Between two calls of `run` the state is exact: registers, flags and LINEAR_RIP are those at an instruction's boundary.
  */
 import { type Bus, EXIT_BUDGET, EXIT_BUS, EXIT_EXCEPTION, EXIT_HALT, EXIT_UNSUPPORTED } from './bus.ts';
+import { BulkStrings } from './bulk-strings.ts';
 import { CodeCache } from './code-cache.ts';
 import { CodeFinder } from './code-finder.ts';
 import { CpuState } from './cpu-state.ts';
@@ -112,6 +113,7 @@ export class Cpu {
       if (!f) throw new Error(`no function for ${name}`);
       return f;
     });
+    const bulk = new BulkStrings(this.state, this.tlb, this.memory);
     const environment: Environment = {
       slow: (record, lo, hi, how) => {
         this.#calledAt = record;
@@ -123,6 +125,8 @@ export class Cpu {
         this.#calledAt = record;
         return floatAssist(this, record, form);
       },
+      // A single step is one step.
+      bulk: (record, bytes, copies) => (record < this.#stepRecord ? bulk.run(record, bytes, copies !== 0) : 0),
       find: (lo, hi) => this.#finder.find(lo, hi),
       link: (record) => this.#finder.link(record),
       guard: (record) => this.#finder.guard(record),

@@ -12,6 +12,7 @@ export interface Imports {
   readonly commit: number;
   readonly divide: number;
   readonly assist: number;
+  readonly bulk: number;
 }
 
 /** Where handlers go when they are done; labels as in `FunctionBuilder`. Groups have `next` and `fault` only. */
@@ -23,6 +24,8 @@ export interface Exits {
   /** To where the record's link leads. */
   link(): void;
   repeat(): void;
+  /** The same after `steps` (a local) of them. */
+  repeatMany(steps: number): void;
 }
 
 export interface OperandKind {

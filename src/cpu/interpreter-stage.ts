@@ -366,6 +366,13 @@ export class InterpreterStage implements Stage {
     this.#exits.repeat();
   }
 
+  repeatMany(copies: boolean): void {
+    const f = this.#f;
+    const steps = f.local(I32);
+    f.set(steps, call(I32, this.#imports.bulk, this.#pc, k32(this.bytes(0)), k32(copies ? 1 : 0)));
+    f.if(f.get(I32, steps), () => this.#exits.repeatMany(steps));
+  }
+
   assist(form: number): void {
     this.#f.if(isZero32(call(I32, this.#imports.assist, this.#pc, k32(form))), () => this.#exits.fault());
   }
