@@ -40,9 +40,13 @@ import {
   PENDING_VECTOR,
   RIP_PAGE,
   RUN_BASE,
+  SEGMENT_ATTRIBUTES,
+  SEGMENT_BYTES,
+  SEGMENTS,
   SHADOW_AT,
   SHADOW_BEGINS,
   SHADOW_ON,
+  SS,
   STACK_MASK,
   TLB_SET,
   TLB_SET_BYTES,
@@ -56,6 +60,8 @@ const RFLAGS_IF = 1 << 9;
 const VECTOR_DB = 1;
 const VECTOR_NMI = 2;
 const DR6_BS = 1 << 14;
+const DESCRIPTOR_BIG = 1 << 22;
+const STACK_ATTRIBUTES = SEGMENTS + SS * SEGMENT_BYTES + SEGMENT_ATTRIBUTES;
 /** Longest run of generated code: V8 does not swap a function for its optimised version while it runs. */
 const SLICE = 200_000;
 
@@ -150,7 +156,8 @@ export class Cpu {
     state.set(TLB_SET, layout.tlb + this.memory.dataSet * TLB_SET_BYTES);
     state.set(FETCH_SET, layout.fetchTlb + (state.get(CPL) === 3 ? FETCH_SET_BYTES : 0));
     state.setPair(LINEAR_MASK, -1, mode === MODE_64 ? -1 : 0);
-    state.setPair(STACK_MASK, -1, mode === MODE_64 ? -1 : 0);
+    const narrow = mode !== MODE_64 && !(state.get(STACK_ATTRIBUTES) & DESCRIPTOR_BIG);
+    state.setPair(STACK_MASK, narrow ? 0xffff : -1, mode === MODE_64 ? -1 : 0);
     const decodeMode = decodeModeOf(state);
     if (decodeMode !== this.#finder.mode) {
       this.#finder.mode = decodeMode;

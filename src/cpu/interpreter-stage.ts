@@ -24,6 +24,7 @@ import {
   k32,
   k64,
   leU,
+  or,
   shl,
   shrU,
   sub,
@@ -298,7 +299,17 @@ export class InterpreterStage implements Stage {
     const kept = this.keep(value);
     const pointer = this.#stackMask(sub(this.state(RSP, 8), k64(bytes)), bytes);
     this.#put(this.#host(this.stackAddress(pointer, bytes), bytes, SLOW_WRITE | SLOW_STACK), bytes, kept);
-    this.setState(RSP, 8, pointer);
+    this.#movePointer(pointer, bytes);
+  }
+
+  /** A narrow stack pointer leaves the rest of RSP alone. */
+  #movePointer(pointer: Value, bytes: number): void {
+    if (bytes === 8) {
+      this.setState(RSP, 8, pointer);
+      return;
+    }
+    const rest = and(this.state(RSP, 8), xor(this.state(STACK_MASK, 8), k64(-1)));
+    this.setState(RSP, 8, or(rest, pointer));
   }
 
   stackLoad(pointer: Value, bytes: number): Value {
@@ -310,7 +321,7 @@ export class InterpreterStage implements Stage {
   }
 
   popped(bytes: number, more: Value = k64(0)): void {
-    this.setState(RSP, 8, this.#stackMask(add(add(this.state(RSP, 8), k64(bytes)), more), bytes));
+    this.#movePointer(this.#stackMask(add(add(this.state(RSP, 8), k64(bytes)), more), bytes), bytes);
   }
 
   flagResult(): Value {
