@@ -263,6 +263,8 @@ function enter(pc: AnyPc, cpl: number, place: number, cr0: number, cr4: number):
     pc.controlWrite(4, cr4, 0);
     state.set(CR4, cr4);
   }
+  // An edit in ring 3 could not be followed by a reload of CR3.
+  pc.controlWrite(3, state.get(CR3), 0);
   cpu.tlb.flush();
   for (const index of [0, 2, 3, 4, 5]) setSegmentRaw(cpu, index, 0x18 | cpl, 0xc09300 | (cpl << 13), -1, 0, 0);
   setSegmentRaw(cpu, CS, 0x10 | cpl, 0xa09b00 | (cpl << 13), -1, 0, 0);
