@@ -13,6 +13,7 @@ import { PendingEvents } from './events.ts';
 import { deliver, type EventKind } from './exceptions.ts';
 import { CR4_BUILT, EFER_BUILT, type Features, readFeatures } from './features.ts';
 import { floatAssist } from './float/assist.ts';
+import { InstructionClock } from './instruction-clock.ts';
 import { type Environment, HELPER_FAULT, HELPER_LEAVE } from './interpreter.ts';
 import { FORMS, interpreterFor } from './interpreter-module.ts';
 import { MemoryPort } from './memory-port.ts';
@@ -39,7 +40,6 @@ import {
   PENDING_ERROR,
   PENDING_VECTOR,
   RIP_PAGE,
-  RUN_BASE,
   SEGMENT_ATTRIBUTES,
   SEGMENT_BYTES,
   SEGMENTS,
@@ -77,9 +77,8 @@ export class Cpu {
   readonly #stepRecord: number;
   readonly #decoder: Decoder;
   readonly #finder: CodeFinder;
+  readonly #clock: InstructionClock;
   readonly #events = new PendingEvents();
-  /** The record at which generated code called TypeScript last. */
-  #calledAt = 0;
   /** What the pending exception is, if it isn't an ordinary fault. */
   #pendingKind: EventKind = 'fault';
   /** Set by an instruction that must not be followed by a single-step trap. */
@@ -98,6 +97,7 @@ export class Cpu {
     this.layout = layout;
     this.bus = bus;
     this.state = new CpuState(buffer, layout);
+    this.#clock = new InstructionClock(this.state);
     const helper = (name: string) => {
       const at = FORMS.helpers.indexOf(name);
       if (at < 0) throw new Error(`no instruction uses ${name}`);
@@ -122,13 +122,13 @@ export class Cpu {
     const bulk = new BulkStrings(this.state, this.tlb, this.memory);
     const environment: Environment = {
       slow: (record, lo, hi, how) => {
-        this.#calledAt = record;
+        this.#clock.calledAt = record;
         return this.memory.slow(record, lo, hi, how);
       },
       commit: () => this.memory.commit(),
       divide: (signed, lo, hi) => divide(this.state, signed !== 0, lo, hi),
       assist: (record, form) => {
-        this.#calledAt = record;
+        this.#clock.calledAt = record;
         return floatAssist(this, record, form);
       },
       // A single step is one step.
@@ -227,22 +227,14 @@ export class Cpu {
     const { state } = this;
     state.set(LIMIT, limit);
     this.#run(record);
-    this.#calledAt = 0;
+    this.#clock.calledAt = 0;
     const stopped = state.get(EXIT_RECORD);
-    this.#count(state.get(EXECUTED) >>> 5);
+    this.#clock.count(state.get(EXECUTED) >>> 5);
     if (stopped !== 0) this.#setRipFrom(stopped, R_OFFSET);
     if (state.get(SHADOW_ON) === SHADOW_BEGINS) {
       state.set(SHADOW_ON, 1);
       state.set(SHADOW_AT, state.get(INSTRUCTIONS));
     }
-  }
-
-  #count(instructions: number): void {
-    const { state } = this;
-    const lo = state.get(INSTRUCTIONS);
-    const sum = (lo + instructions) | 0;
-    state.set(INSTRUCTIONS, sum);
-    if (sum >>> 0 < lo >>> 0) state.set(INSTRUCTIONS + 4, state.get(INSTRUCTIONS + 4) + 1);
   }
 
   /** LINEAR_RIP of the record, or (R_NEXT) of the one behind it. */
@@ -393,25 +385,23 @@ export class Cpu {
 
   /** Retired instructions, also in the middle of a run: for the instruction at `record`. */
   now(record: number): number {
-    const { state } = this;
-    return this.retired + ((record - state.get(RUN_BASE)) >>> 5);
+    return this.#clock.at(record);
   }
 
   /** Retired instructions, while the bus is called. */
   get nowInCall(): number {
-    return this.#calledAt !== 0 ? this.now(this.#calledAt) : this.retired;
+    return this.#clock.inCall;
   }
 
   /** Retired instructions, while no generated code runs. */
   get retired(): number {
-    const { state } = this;
-    return (state.get(INSTRUCTIONS + 4) >>> 0) * 4294967296 + (state.get(INSTRUCTIONS) >>> 0);
+    return this.#clock.retired;
   }
 
   /** See `Environment.helper`. LINEAR_RIP is that of the next instruction while the function runs. */
   #helper(record: number): number {
     const { state } = this;
-    this.#calledAt = record;
+    this.#clock.calledAt = record;
     this.#setRipFrom(record, R_NEXT);
     const outcome = this.#helpers[state.view.getUint16(record + R_SUB, true)](this, record);
     if (outcome === NEXT) return record + RECORD_BYTES;
