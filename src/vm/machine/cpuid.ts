@@ -32,6 +32,7 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
   pat: ['1.edx', 16],
   pse36: ['1.edx', 17],
   clflush: ['1.edx', 19],
+  mmx: ['1.edx', 23],
   fxsr: ['1.edx', 24],
   sse: ['1.edx', 25],
   sse2: ['1.edx', 26],
