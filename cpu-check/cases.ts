@@ -15,7 +15,7 @@ export const RESULT_BYTES = RESULT_FPU_AT + FPU_BYTES + 16;
 
 /** Functions of TypeScript that a program may call and that aren't of the system. */
 const FUNCTIONS =
-  'cmpxchg16b enter stmxcsr daa das aaa aas aam aad salc bound arpl pusha popa emms maskmovq maskmovdqu'.split(' ');
+  'cmpxchg16b enter stmxcsr daa das aaa aas aam aad salc bound arpl pusha popa emms escape maskmovq maskmovdqu'.split(' ');
 
 /** Rows that a harness in user mode can run. */
 function isUserRow(row: Row): boolean {
@@ -50,7 +50,7 @@ export function writeCase(random: Random, row: Row, out: Uint8Array, at: number,
     const above = bytes[0] === 0x67 ? BigInt(random.below(1 << 30)) << 32n : 0n;
     view.setBigUint64(gpr + 48, BigInt(DATA + 96 + random.below(32)) | above, true);
     view.setBigUint64(gpr + 56, BigInt(DATA + 96 + random.below(32)) | above, true);
-    view.setBigUint64(gpr + 8, BigInt(random.below(9)) | above, true);
+    view.setBigUint64(gpr + 8, BigInt(random.below(row.opcode & 1 ? 9 : 40)) | above, true);
   }
   if (row.name === 'leave' || row.name === 'enter') view.setBigUint64(gpr + 40, BigInt(DATA + 64), true);
   if (row.name.startsWith('maskmov')) view.setBigUint64(gpr + 56, BigInt(DATA + random.below(200)), true);
@@ -62,6 +62,10 @@ export function writeCase(random: Random, row: Row, out: Uint8Array, at: number,
 /** The FPU as after FNINIT; for MMX with eight registers in use. */
 function writeFpu(random: Random, row: Row, view: DataView): void {
   view.setUint16(FPU_AT, 0x37f, true);
+  if (row.operands.includes('F')) {
+    writeX87(random, view);
+    return;
+  }
   if (!row.flags.has('mmx')) return;
   view.setUint8(FPU_AT + 4, 255);
   for (let i = 0; i < 8; i++) {
@@ -70,8 +74,43 @@ function writeFpu(random: Random, row: Row, view: DataView): void {
   }
 }
 
-/** SHLD and SHRD of 16 bits by more than 16: the result is undefined. */
+/** Control, status, tags and registers of x87, no error waiting. */
+function writeX87(random: Random, view: DataView): void {
+  const masks = random.chance(6) ? random.below(64) : 63;
+  const precision = random.chance(3) ? random.pick([0, 2, 3]) : 3;
+  view.setUint16(FPU_AT, 0x40 | masks | (precision << 8) | (random.below(4) << 10), true);
+  view.setUint16(FPU_AT + 2, (random.next() & 0x7f00) | (random.chance(3) ? random.below(64) & masks : 0), true);
+  view.setUint8(FPU_AT + 4, random.chance(2) ? random.next() : random.chance(2) ? 0 : 255);
+  for (let i = 0; i < 8; i++) writeExtended(random, view, FPU_AT + 32 + i * 16);
+}
+
+function writeExtended(random: Random, view: DataView, at: number): void {
+  const kind = random.below(8);
+  const sign = random.below(2) << 15;
+  const any = random.value();
+  const whole = 1n << 63n;
+  if (kind === 0) {
+    view.setBigUint64(at, random.pick([0n, whole, 3n << 62n, 5n << 61n, 1n, any]), true);
+    view.setUint16(at + 8, sign | random.pick([0, 0x7fff, 1, 0x3fff]), true);
+  } else if (kind < 3) {
+    view.setBigUint64(at, any | whole, true);
+    view.setUint16(at + 8, sign | random.below(0x7fff), true);
+  } else if (kind === 3) {
+    // Few bits, so that results are exact.
+    view.setBigUint64(at, BigInt(128 + random.below(128)) << 56n, true);
+    view.setUint16(at + 8, sign | (0x3fff - 8 + random.below(16)), true);
+  } else {
+    view.setBigUint64(at, any | whole, true);
+    view.setUint16(at + 8, sign | (0x3fff - 40 + random.below(80)), true);
+  }
+}
+
+/** SHLD and SHRD of 16 bits by more than 16; conditions of a FPREM that is stopped. */
 export function isUndefined(row: Row, one: Uint8Array): boolean {
+  if (row.name === 'escape1') {
+    const modrm = one[one[16] - 1];
+    return (modrm === 0xf8 || modrm === 0xf5) && (one[FPU_AT] & 63) !== 63;
+  }
   if (!/^sh[lr]d$/.test(row.name)) return false;
   const length = one[16];
   const code = one.subarray(0, length);

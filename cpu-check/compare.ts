@@ -46,6 +46,7 @@ export interface Outcome {
   readonly compared: number;
   /** Encoding forms (row, register or memory, operand size) that were compared. */
   readonly forms: number;
+  readonly seen: ReadonlySet<string>;
   readonly mismatches: Mismatch[];
 }
 
@@ -85,7 +86,7 @@ export function compare(native: string, seed: number, count: number, filter: (ro
     }
     compared += wanted;
   }
-  return { compared, forms: seen.size, mismatches };
+  return { compared, forms: seen.size, seen, mismatches };
 }
 
 function compareBatch(
@@ -122,7 +123,9 @@ function compareBatch(
 function formOf(row: Row, one: Uint8Array, narrow: boolean): string {
   const code = one.subarray(0, one[16]);
   const size = code.indexOf(0x66) >= 0 ? 2 : 0;
-  const place = row.modrm ? row.form : '';
+  const map = [[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]][row.map];
+  const at = code.findIndex((_, i) => [...map, row.opcode].every((byte, k) => code[i + k] === byte)) + map.length + 1;
+  const place = row.modrm ? (code[at] >= 0xc0 ? 'register' : 'memory') : '';
   return `${narrow} ${row.map} ${row.opcode} ${row.digit} ${row.prefix} ${row.operands.join()} ${size} ${place}`;
 }
 
@@ -208,10 +211,11 @@ function compareFpu({ cpu }: BareMachine, one: Uint8Array, view: DataView): stri
   const status = (state.get(FSW) & ~0x3800) | (top << 11);
   const theirs = view.getUint16(RESULT_FPU_AT + 2, true);
   const tags = view.getUint8(RESULT_FPU_AT + 4);
-  if (state.get(FCW) !== view.getUint16(RESULT_FPU_AT, true)) return 'fcw';
+  const control = view.getUint16(RESULT_FPU_AT, true);
+  if (state.get(FCW) !== control) return `fcw ${state.get(FCW).toString(16)}, expected ${control.toString(16)}`;
   const was = () => fpuText(new DataView(one.buffer, one.byteOffset), FPU_AT);
   if (status !== theirs) return `fsw ${status.toString(16)}, expected ${theirs.toString(16)} ${was()}`;
-  if (state.get(FTAGS) !== tags) return `tags ${state.get(FTAGS).toString(16)}, expected ${tags.toString(16)}`;
+  if (state.get(FTAGS) !== tags) return `tags ${state.get(FTAGS).toString(16)}, expected ${tags.toString(16)} ${was()}`;
   for (let i = 0; i < 8; i++) {
     const from = FPR + ((top + i) & 7) * 16;
     if (!((tags >>> ((top + i) & 7)) & 1)) continue;
@@ -232,7 +236,8 @@ function fpuText(view: DataView, at: number): string {
     const from = at + 32 + i * 16;
     return `${view.getUint16(from + 8, true).toString(16)}:${view.getBigUint64(from, true).toString(16)}`;
   });
-  return `(fcw ${view.getUint16(at, true).toString(16)} ${registers.join(' ')})`;
+  const status = view.getUint16(at + 2, true).toString(16);
+  return `(fsw ${status} tags ${view.getUint8(at + 4).toString(16)} fcw ${view.getUint16(at, true).toString(16)} ${registers.join(' ')})`;
 }
 
 /** The first XMM registers and the window. */

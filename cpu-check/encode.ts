@@ -15,6 +15,21 @@ export const WINDOW_AT = 424;
 const RCX = 1;
 const RSP = 4;
 
+const ALL = [0, 1, 2, 3, 4, 5, 6, 7];
+/** Digits of ModRM with memory, by opcode: without environments and decimals that needn't be digits. */
+const X87_MEMORY = [ALL, [0, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 7], ALL, [0, 1, 2, 3, 5, 6, 7]];
+/** ModRM with registers: from, to. Without the transcendental ones. */
+const X87_REGISTERS: readonly (readonly [number, number][])[] = [
+  [[0xc0, 0x100]],
+  [[0xc0, 0xd1], [0xe0, 0xe2], [0xe4, 0xe6], [0xe8, 0xef], [0xf4, 0xf8], [0xf8, 0xf9], [0xfa, 0xfb], [0xfc, 0xfe]],
+  [[0xc0, 0xe0], [0xe9, 0xea]],
+  [[0xc0, 0xe0], [0xe2, 0xe4], [0xe8, 0xf8]],
+  [[0xc0, 0xd0], [0xe0, 0x100]],
+  [[0xc0, 0xc8], [0xd0, 0xf0]],
+  [[0xc0, 0xd0], [0xd9, 0xda], [0xe0, 0x100]],
+  [[0xe0, 0xe1], [0xe8, 0xf8]],
+];
+
 export class Encoding {
   readonly #random: Random;
   readonly #row: Row;
@@ -75,6 +90,7 @@ export class Encoding {
   #modrm(tail: number[]): boolean {
     const random = this.#random;
     const row = this.#row;
+    if (row.operands.includes('F')) return this.#x87(tail);
     const reg = row.digit >= 0 ? row.digit : random.below(8);
     const token = row.operands.find((t) => 'EWQM'.includes(t[0]));
     const memory = row.form === 'mem' || token?.[0] === 'M' || (row.form !== 'reg' && random.chance(2));
@@ -86,6 +102,19 @@ export class Encoding {
     if (row.flags.has('f64') && rm === RSP) rm = 0;
     if (row.flags.has('f64')) this.#targetRegister = rm | (this.#rex & 1 ? 8 : 0);
     tail.push(0xc0 | (reg << 3) | rm);
+    return false;
+  }
+
+  /** Forms of x87 whose result is defined to the last bit. */
+  #x87(tail: number[]): boolean {
+    const random = this.#random;
+    const group = this.#row.opcode & 7;
+    if (random.chance(2)) {
+      tail.push(...this.#memoryOperand(random.pick(X87_MEMORY[group])));
+      return true;
+    }
+    const [from, to] = random.pick(X87_REGISTERS[group]);
+    tail.push(from + random.below(to - from));
     return false;
   }
 

@@ -3,8 +3,10 @@
  *
  *   npm run test:boot [-- --kernel generic,cloud] [--paging tdp,shadow] [--policy lazy,zap] [--scale 0.1] [--json]
  *                        [--timeout SECONDS] [--memory 512M] [--cpus N] [--driver penumbra|qemu] [--logs FOLDER]
+ *                        [--check-log N] [--verify N]
  *
- * `--scale 1` is all of the work (20 seconds in QEMU); the busybox benchmarks are always whole. Needs the images of
+ * `--check-log N` keeps the dirty log on and compares it with memory every N million instructions; `--verify N` checks all invariants
+ * of the MMU every N exits. `--scale 1` is all of the work (20 seconds in QEMU); the busybox benchmarks are always whole. Needs the images of
  * `guests/build-debian.sh`. Exit status 0: all boots went well; 1: some did not; 2: bad input, no images.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
@@ -52,7 +54,8 @@ process.exitCode = results.some((result) => result.verdict !== 'pass') ? 1 : 0;
 async function boot(kernel, paging, policy) {
   const { memory, cpus, scale } = options;
   const guest = { ...imagesOf(kernel), append: appendOf({ scale }), memory, cpus: Number(cpus) };
-  const ours = isOurs ? { paging: /** @type {'tdp' | 'shadow'} */ (paging), policy } : {};
+  const { 'check-log': checkLog, verify } = options;
+  const ours = isOurs ? { paging: /** @type {'tdp' | 'shadow'} */ (paging), policy, checkLog, verify } : {};
   const start = performance.now();
   let initS = Number.NaN;
   const ran = await runGuest(driver({ ...guest, ...ours }), {
@@ -94,6 +97,8 @@ function reason(ran, marks, wrong) {
   if (marks.fails.length > 0) return `failed in the guest: ${marks.fails.join(', ')}`;
   if (wrong.length > 0) return wrong.slice(0, 3).join('; ');
   if (!marks.done) return `not done; last: ${last}`;
+  const lost = /[1-9]\d* pages lost/.exec(ran.complaint)?.[0];
+  if (lost !== undefined) return lost;
   if (ran.status !== 0) return `no power-off: status ${ran.status}`;
   return '';
 }
@@ -111,6 +116,8 @@ function parseOptions() {
         driver: { type: 'string', default: 'penumbra' },
         timeout: { type: 'string', default: '1800' },
         logs: { type: 'string' },
+        'check-log': { type: 'string' },
+        verify: { type: 'string' },
         json: { type: 'boolean', default: false },
       },
     }).values;

@@ -16,6 +16,8 @@ import { ROOT } from './setup.mjs';
  * @property {string} [cpu] MODEL[,+feature,-feature,vendor=V]
  * @property {'tdp' | 'shadow'} [paging] how ours translates; QEMU has no such choice
  * @property {string} [policy]
+ * @property {string} [checkLog] ours: million instructions between two comparisons of the dirty log with memory
+ * @property {string} [verify] ours: exits between two checks of the MMU's invariants
  */
 
 /**
@@ -31,7 +33,7 @@ import { ROOT } from './setup.mjs';
 export const DRIVERS = { penumbra: penumbraCommand, qemu: qemuCommand };
 
 /** @param {Guest} guest */
-export function penumbraCommand({ kernel, initrd, append, memory, cpus, cpu, paging, policy }) {
+export function penumbraCommand({ kernel, initrd, append, memory, cpus, cpu, paging, policy, checkLog, verify }) {
   const command = [process.execPath, join(ROOT, 'bin', 'penumbra.mjs'), 'run', '--kernel', kernel];
   if (initrd !== undefined) command.push('--initrd', initrd);
   // One word, as the command line may begin with a dash.
@@ -41,6 +43,8 @@ export function penumbraCommand({ kernel, initrd, append, memory, cpus, cpu, pag
   if (cpu !== undefined) command.push('--cpu', cpu);
   if (paging !== undefined) command.push('--paging', paging);
   if (policy !== undefined) command.push('--policy', policy);
+  if (checkLog !== undefined) command.push('--check-log', checkLog);
+  if (verify !== undefined) command.push('--verify', verify, '--stats');
   return command;
 }
 

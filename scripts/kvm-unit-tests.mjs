@@ -19,37 +19,13 @@ import { parseArgs } from 'node:util';
 import { DRIVERS, refuse, runGuest, table } from './guest-run.mjs';
 import { setupOrExit } from './setup.mjs';
 import { parseConfig, unitTestOf } from './unittests-config.mjs';
+import { EXPECTED, judge } from './unittests-verdict.mjs';
 
 /** @typedef {import('./unittests-config.mjs').UnitTest} UnitTest */
-/** @typedef {{ test: string, paging: string, status: number | string, pass: number, fail: number, skip: number, seconds: number, verdict: 'pass' | 'skip' | 'fail', why: string, cases?: number }} Result */
+/** @typedef {{ test: string, paging: string } & import('./unittests-verdict.mjs').Verdict} Result */
 
-/**
- * By file: PASS lines on a machine that has the feature, and under which paging it is run if not under both. sieve says nothing but
- * its results. msr is with ten MCE banks, as QEMU has them, and x2APIC.
- *
- * @type {Record<string, { pass: number, paging?: string[], results?: RegExp, slow?: boolean }>}
- */
-// biome-ignore format: a table
-const EXPECTED = {
-  smap:        { pass: 18 },
-  pku:         { pass: 7, paging: ['tdp'] }, // KVM offers PKU to no guest under shadow paging
-  pcid:        { pass: 2 },
-  rmap_chain:  { pass: 1 },
-  memory:      { pass: 7 },
-  syscall:     { pass: 2 },
-  umip:        { pass: 21 },
-  setjmp:      { pass: 10 },
-  sieve:       { pass: 0, results: /mapped:78498 out of 1000000(\r?\nvirtual:5761455 out of 100000000){3}/ },
-  tsc:         { pass: 3 },
-  msr:         { pass: 1838 },
-  eventinj:    { pass: 13 },
-  hypercall:   { pass: 4 },
-  access_test: { pass: 1, slow: true },
-};
 /** QEMU's amount of memory if it is told none. */
 const DEFAULT_MEMORY = '128M';
-const STATUS_PASSED = 1;
-const STATUS_SKIPPED = 77;
 
 const { values: options, positionals } = parseOptions();
 const folder = positionals[0] ?? process.env['KVM_UNIT_TESTS'] ?? '';
@@ -150,7 +126,7 @@ function choose() {
 /** @param {UnitTest} test @param {string} paging @returns {Promise<Result>} */
 async function run(test, paging) {
   const kernel = join(folder, 'x86', test.file);
-  const none = { test: test.name, paging, status: '-', pass: 0, fail: 0, skip: 0, seconds: 0 };
+  const none = { test: test.name, paging, status: '-', pass: 0, fail: 0, skip: 0, seconds: 0, cases: 0 };
   if (test.arch !== '' && test.arch !== 'x86_64') return { ...none, verdict: 'skip', why: `${test.arch} only` };
   if (test.unsupported.length > 0) return { ...none, verdict: 'skip', why: `asks for ${test.unsupported.join(', ')}` };
   if (!existsSync(kernel)) return { ...none, verdict: 'skip', why: `no ${test.file}` };
@@ -169,44 +145,7 @@ async function run(test, paging) {
   }
   if (options.logs !== undefined)
     writeFileSync(join(options.logs, `${test.name}.${paging}.log`), ran.console + ran.complaint);
-  return judge(test, paging, ran);
-}
-
-/** @param {UnitTest} test @param {string} paging @param {import('./guest-run.mjs').GuestRun} ran @returns {Result} */
-function judge(test, paging, ran) {
-  const count = (/** @type {RegExp} */ what) => ran.console.match(what)?.length ?? 0;
-  const [pass, fail, skip] = [count(/^PASS\b/gm), count(/\bFAIL\b/g), count(/^SKIP\b/gm)];
-  const result = { test: test.name, paging, status: ran.status ?? ran.end, pass, fail, skip, seconds: ran.seconds };
-  const cases = [...ran.console.matchAll(/^(\d+) tests, (\d+) failures/gm)];
-  const all = cases.length > 0 ? { cases: cases.reduce((sum, [, tests]) => sum + Number(tests), 0) } : {};
-  const with_ = (/** @type {Result['verdict']} */ verdict, /** @type {string} */ why) => ({
-    ...result,
-    ...all,
-    verdict,
-    why,
-  });
-  if (ran.end === 'too long') return with_('fail', `no end after ${ran.seconds.toFixed(0)} s`);
-  if (ran.status === STATUS_SKIPPED || (ran.status === STATUS_PASSED && skip > 0 && pass === 0 && fail === 0)) {
-    return with_('skip', 'skips itself');
-  }
-  if (ran.status !== STATUS_PASSED) return with_('fail', firstComplaint(ran));
-  if (fail > 0) return with_('fail', firstComplaint(ran));
-  const expected = expectedOf(test);
-  if (expected !== undefined && pass < expected.pass)
-    return with_('fail', `PASS ${pass} times, expected ${expected.pass}`);
-  if (expected?.results !== undefined && !expected.results.test(ran.console))
-    return with_('fail', 'other results than expected');
-  return with_('pass', cases.map(([, tests]) => `${tests} cases`).join(', '));
-}
-
-/** The line that tells most about what went wrong. @param {import('./guest-run.mjs').GuestRun} ran */
-function firstComplaint({ console: text, complaint }) {
-  const lines = text.split(/\r?\n/).filter((line) => line.trim() !== '');
-  const telling =
-    lines.find((line) => /\bFAIL\b/.test(line)) ??
-    lines.find((line) => /unhandled|exception|abort|assert/i.test(line)) ??
-    complaint.trim().split('\n')[0];
-  return (telling || lines.at(-1) || 'said nothing').slice(0, 100);
+  return { test: test.name, paging, ...judge(ran, expectedOf(test)) };
 }
 
 /** Progress is for a terminal. @param {string} text */

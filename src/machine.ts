@@ -68,8 +68,9 @@ export interface MachineStats {
   readonly vcpus: readonly VcpuStats[];
 }
 
-/** Instructions of a slice: about ten milliseconds. */
+/** Instructions of a slice: about ten milliseconds; in real time less, as the clock stands still in between. */
 const SLICE = 2_000_000;
+const REALTIME_SLICE = 200_000;
 /** Longest wait of a halted machine for anything; input ends it. */
 const MAX_WAIT_MS = 1000;
 const NS_PER_MS = 1e6;
@@ -79,6 +80,8 @@ const MAX_TEXT = 2 ** 20;
 export class MachineConsole {
   /** What the guest has written, as UTF-8; the last MiB of it. */
   text = '';
+  /** Characters that came before `text` and are forgotten. */
+  forgotten = 0;
   /** Called with each piece that the guest writes. */
   onOutput: ((bytes: Uint8Array) => void) | null = null;
   private readonly decoder = new HOST.TextDecoder();
@@ -97,11 +100,16 @@ export class MachineConsole {
     this.send(typeof data === 'string' ? this.encoder.encode(data) : data);
   }
 
-  /** Resolves with the text up to and with the first match after position `from` of `text`; rejects if the machine ends before. */
+  /** Characters that the guest has written: a position for `waitFor`. */
+  get length(): number {
+    return this.forgotten + this.text.length;
+  }
+
+  /** Resolves with the text up to and with the first match from a position on; rejects if the machine ends before. */
   waitFor(pattern: string | RegExp, from = 0): Promise<string> {
     return new Promise((resolve, reject) => {
       const look = (): void => {
-        const rest = this.text.slice(from);
+        const rest = this.text.slice(Math.max(0, from - this.forgotten));
         const match = typeof pattern === 'string' ? rest.indexOf(pattern) : rest.search(pattern);
         const length = typeof pattern === 'string' ? pattern.length : (pattern.exec(rest)?.[0].length ?? 0);
         if (match >= 0) {
@@ -132,7 +140,10 @@ export class MachineConsole {
     this.count = 0;
     this.onOutput?.(bytes);
     this.text += this.decoder.decode(bytes, { stream: true });
-    if (this.text.length > 2 * MAX_TEXT) this.text = this.text.slice(-MAX_TEXT);
+    if (this.text.length > 2 * MAX_TEXT) {
+      this.forgotten += this.text.length - MAX_TEXT;
+      this.text = this.text.slice(-MAX_TEXT);
+    }
     // Each that is done leaves the set, which iteration allows.
     for (const look of this.waiting) look();
   }
@@ -249,7 +260,7 @@ export class Machine {
    */
   async exec(command: string): Promise<ExecResult> {
     const mark = `penumbra-${++this.commands}`;
-    const from = this.console.text.length;
+    const from = this.console.length;
     // In two parts, so that the echo of the command line isn't taken for the answer.
     this.console.write(`${command}; echo "${mark.slice(0, 4)}""${mark.slice(4)}:$?:"\n`);
     const text = await this.console.waitFor(new RegExp(`${mark}:(\\d+):`), from);
@@ -268,7 +279,7 @@ export class Machine {
     try {
       while (this.running) {
         if (this.realtime) pc.catchUp((hostMs() - this.startedMs) * NS_PER_MS);
-        pc.run(SLICE);
+        pc.run(this.realtime ? REALTIME_SLICE : SLICE);
         this.console.flush();
         this.onSlice?.();
         if (pc.end !== null) return this.finish(pc.end);

@@ -3,7 +3,7 @@ import type { Cpu } from '../cpu.ts';
 import { R_IMMEDIATE } from '../record.ts';
 import { CR4, FPR, MXCSR, XMM } from '../state.ts';
 import { FAULT, fault, field, isMemory, loadOperand, NEXT } from '../system/outcome.ts';
-import { useMmx } from '../system/x87-stack.ts';
+import { useMmx } from '../x87/registers.ts';
 import { ELEMENT_BYTES, type Element, FLOAT_FORMS, type FloatForm } from './forms.ts';
 import {
   BEFORE,

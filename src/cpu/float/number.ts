@@ -19,6 +19,8 @@ export const FINITE = 1;
 export const INFINITE = 2;
 export const QUIET = 3;
 export const SIGNALING = 4;
+/** x87 only: bits that are no number. */
+export const UNSUPPORTED = 5;
 
 /** FINITE: `significand * 2 ** exponent`, exactly. NaN: the significand has the payload, its top bit as bit 63. */
 export interface Parts {
@@ -54,6 +56,10 @@ export class Environment {
   /** A bit for each exception that is masked. */
   masked = 0x3f;
   flags = 0;
+  /** By how much x87 moves an exponent that is out of range, when the exception isn't masked. */
+  moves = 0;
+  /** The result's magnitude was rounded up. */
+  roundedUp = false;
 }
 
 export const NOTHING: Parts = { kind: ZERO, negative: false, significand: 0n, exponent: 0, denormal: false };
@@ -114,18 +120,23 @@ export function pack(format: Format, a: Parts): bigint {
 }
 
 /** Drops the low bits of a significand by the rounding mode. */
-function drop(significand: bigint, bits: number, negative: boolean, rounding: number): [bigint, boolean] {
-  if (bits <= 0) return [significand << BigInt(-bits), false];
+function drop(
+  significand: bigint,
+  bits: number,
+  negative: boolean,
+  rounding: number,
+): [kept: bigint, inexact: boolean, up: boolean] {
+  if (bits <= 0) return [significand << BigInt(-bits), false, false];
   const by = BigInt(bits);
   const kept = significand >> by;
   const rest = significand & ((1n << by) - 1n);
-  if (rest === 0n) return [kept, false];
+  if (rest === 0n) return [kept, false, false];
   const half = 1n << (by - 1n);
   const away =
     rounding === TO_NEAREST
       ? rest > half || (rest === half && (kept & 1n) === 1n)
       : rounding === (negative ? DOWN : UP);
-  return [away ? kept + 1n : kept, true];
+  return [away ? kept + 1n : kept, true, away];
 }
 
 /** Rounds an exact number; the lowest bit may stand for anything below it. Raises overflow, underflow and inexact. */
@@ -133,9 +144,14 @@ export function round(format: Format, a: Parts, environment: Environment): Parts
   if (a.kind !== FINITE) return a;
   const { precision, minExponent, maxExponent } = format;
   const leading = a.exponent + bitLength(a.significand) - 1;
+  if (environment.moves !== 0) {
+    const move = movedBy(format, a, leading, environment);
+    if (move !== 0) return roundMoved(format, a, move, environment);
+  }
   const lowest = Math.max(leading, minExponent) - (precision - 1);
-  const [significand, dropped] = drop(a.significand, lowest - a.exponent, a.negative, environment.rounding);
+  const [significand, dropped, up] = drop(a.significand, lowest - a.exponent, a.negative, environment.rounding);
   let inexact = dropped;
+  environment.roundedUp = up;
   if (leading < minExponent && isTiny(format, a, leading, environment)) {
     if (environment.flushToZero && environment.masked & UNDERFLOW) {
       environment.flags |= UNDERFLOW | INEXACT;
@@ -153,8 +169,35 @@ export function round(format: Format, a: Parts, environment: Environment): Parts
   if (lowest + bitLength(significand) - 1 <= maxExponent) return result;
   environment.flags |= OVERFLOW | (environment.masked & OVERFLOW ? INEXACT : 0);
   const { rounding } = environment;
-  if (rounding === TO_NEAREST || rounding === (a.negative ? DOWN : UP)) return infinity(a.negative);
+  environment.roundedUp = rounding === TO_NEAREST || rounding === (a.negative ? DOWN : UP);
+  if (environment.roundedUp) return infinity(a.negative);
   return finite(a.negative, (1n << BigInt(precision)) - 1n, maxExponent - (precision - 1));
+}
+
+/** What x87 adds to the exponent of a number out of range that nothing masks. */
+function movedBy(format: Format, a: Parts, leading: number, environment: Environment): number {
+  const { masked, moves } = environment;
+  if (!(masked & UNDERFLOW) && leading < format.minExponent && isTiny(format, a, leading, environment)) return moves;
+  if (masked & OVERFLOW || leading < format.maxExponent) return 0;
+  const bits = leading - (format.precision - 1) - a.exponent;
+  const carries = bitLength(drop(a.significand, bits, a.negative, environment.rounding)[0]) > format.precision;
+  return leading + (carries ? 1 : 0) > format.maxExponent ? -moves : 0;
+}
+
+function roundMoved(format: Format, a: Parts, move: number, environment: Environment): Parts {
+  const { moves } = environment;
+  environment.moves = 0;
+  environment.flags |= move > 0 ? UNDERFLOW : OVERFLOW;
+  const result = round(format, { ...a, exponent: a.exponent + move }, environment);
+  environment.moves = moves;
+  // It can be too far out even for that.
+  const leading = a.exponent + bitLength(a.significand) - 1 + move;
+  if (leading > format.maxExponent || leading < format.minExponent) {
+    environment.flags |= INEXACT;
+    environment.roundedUp = leading > format.maxExponent;
+  }
+  if (leading > format.maxExponent) return infinity(a.negative);
+  return leading < format.minExponent ? zero(a.negative) : result;
 }
 
 /** Tininess is found after rounding: a number that would round up to the smallest normal one isn't tiny. */
@@ -169,8 +212,9 @@ function isTiny(format: Format, a: Parts, leading: number, environment: Environm
 export function toWhole(a: Parts, rounding: number, environment: Environment): bigint | null {
   if (a.kind === ZERO) return 0n;
   if (a.kind !== FINITE || a.exponent + bitLength(a.significand) > 80) return null;
-  const [whole, inexact] = drop(a.significand, Math.min(-a.exponent, 2000), a.negative, rounding);
+  const [whole, inexact, up] = drop(a.significand, Math.min(-a.exponent, 2000), a.negative, rounding);
   if (inexact) environment.flags |= INEXACT;
+  environment.roundedUp = up;
   return a.negative ? -whole : whole;
 }
 

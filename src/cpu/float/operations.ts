@@ -17,6 +17,7 @@ import {
   QUIET,
   round,
   SIGNALING,
+  UNSUPPORTED,
   ZERO,
   zero,
 } from './number.ts';
@@ -38,6 +39,7 @@ const firstNaN: Choice = (a, b) => (isNaNParts(a) ? a : b);
 /** The result when an operand is NaN, or null. Otherwise notes denormal operands. */
 function special(a: Parts, b: Parts, environment: Environment, choose: Choice): Parts | null {
   if (isNaNParts(a) || isNaNParts(b)) {
+    if (a.kind === UNSUPPORTED || b.kind === UNSUPPORTED) return invalid(environment);
     if (a.kind === SIGNALING || b.kind === SIGNALING) environment.flags |= INVALID;
     return quiet(choose(a, b));
   }
@@ -126,6 +128,7 @@ export function divide(format: Format, a: Parts, b: Parts, environment: Environm
 
 export function squareRoot(format: Format, a: Parts, environment: Environment): Parts {
   if (isNaNParts(a)) {
+    if (a.kind === UNSUPPORTED) return invalid(environment);
     if (a.kind === SIGNALING) environment.flags |= INVALID;
     return quiet(a);
   }
@@ -153,6 +156,7 @@ function integerRoot(value: bigint): bigint {
 /** To another format. */
 export function convert(format: Format, a: Parts, environment: Environment): Parts {
   if (isNaNParts(a)) {
+    if (a.kind === UNSUPPORTED) return invalid(environment);
     if (a.kind === SIGNALING) environment.flags |= INVALID;
     return quiet(a);
   }

@@ -1,5 +1,5 @@
 /** The saving and restoring of the FPU's state, and MXCSR. */
-import { CR0, FCW, FPR, FSW, FTAGS, FTOP, MXCSR, XMM } from '../state.ts';
+import { CR0, FCW, FPR, FTAGS, MXCSR, XMM } from '../state.ts';
 import {
   FAULT,
   fault,
@@ -10,7 +10,7 @@ import {
   NEXT,
   storeOperand,
 } from './outcome.ts';
-import { slot, statusWord } from './x87-stack.ts';
+import { refreshSummary, setStatusWord, slot, statusWord } from '../x87/registers.ts';
 
 const MXCSR_KNOWN = 0xffff;
 
@@ -49,10 +49,9 @@ const fxrstor: HelperFunction = (cpu, record) => {
     words[i * 2 + 1] = memory.hi;
   }
   if (words[6] & ~MXCSR_KNOWN) return generalProtection(cpu);
-  state.set(FCW, words[0] & 0xffff);
-  const status = words[0] >>> 16;
-  state.set(FTOP, (status >>> 11) & 7);
-  state.set(FSW, status & ~0x3800);
+  state.set(FCW, (words[0] & 0xffff) | 0x40);
+  setStatusWord(cpu, words[0] >>> 16);
+  refreshSummary(cpu);
   state.set(FTAGS, words[1] & 255);
   state.set(MXCSR, words[6]);
   for (let i = 0; i < 8; i++) {

@@ -16,7 +16,7 @@ import { SEGMENT_REGISTERS } from './segment-registers.ts';
 import { SOFTWARE_INTERRUPTS } from './software-interrupts.ts';
 import { STACK_INSTRUCTIONS } from './stack-instructions.ts';
 import { SYSTEM_CALLS } from './system-calls.ts';
-import { X87 } from './x87.ts';
+import { X87 } from '../x87/escape.ts';
 
 export const helperFunctions: Record<string, HelperFunction> = {
   ...FAR_TRANSFERS,

@@ -19,7 +19,7 @@ import {
   XMM,
 } from '../state.ts';
 import { R_ADDRESS_SHIFT, R_SEGMENT } from '../record.ts';
-import { useMmx } from './x87-stack.ts';
+import { useMmx } from '../x87/registers.ts';
 import { setEdxEax, timeStamp } from './model-specific.ts';
 import {
   FAULT,
@@ -41,9 +41,7 @@ import { iopl } from './stack-access.ts';
 
 const RFLAGS_IF = 1 << 9;
 const RFLAGS_AC = 1 << 18;
-const CR0_MP = 1 << 1;
 const CR0_EM = 1 << 2;
-const CR0_TS = 1 << 3;
 const CR4_TSD = 1 << 2;
 const CR4_PCE = 1 << 8;
 const CR4_OSFXSR = 1 << 9;
@@ -164,11 +162,6 @@ const unavailable: HelperFunction = (cpu, record) => {
   return undefinedHere ? invalidOpcode(cpu) : fault(cpu, 7);
 };
 
-const fwait: HelperFunction = (cpu) => {
-  const both = CR0_MP | CR0_TS;
-  return (cpu.state.get(CR0) & both) === both ? fault(cpu, 7) : NEXT;
-};
-
 /** Bytes of one register, where another one has its sign bits set, to memory at rDI. Not even read where it hasn't. */
 const maskedMove = (base: number, bytes: number): HelperFunction => {
   return (cpu, record) => {
@@ -201,7 +194,6 @@ export const MISC: Record<string, HelperFunction> = {
   ud: invalidOpcode,
   gp: (cpu) => generalProtection(cpu),
   unavailable,
-  fwait,
   cli,
   sti,
   hlt,

@@ -1,0 +1,251 @@
+/** D9's functions of ST(0) and ST(1). The transcendental ones are done in double precision. */
+import type { Cpu } from '../cpu.ts';
+import {
+  BEFORE,
+  bitLength,
+  DEFAULT_NAN,
+  DENORMAL,
+  DIVIDE_BY_ZERO,
+  DOUBLE,
+  Environment,
+  FINITE,
+  finite,
+  fromWhole,
+  INEXACT,
+  INFINITE,
+  infinity,
+  INVALID,
+  isNaNParts,
+  type Parts,
+  round,
+  TO_ZERO,
+  toWhole,
+  unpack,
+  ZERO,
+  zero,
+} from '../float/number.ts';
+import { add, convert, multiply, squareRoot } from '../float/operations.ts';
+import { FCW, FSW } from '../state.ts';
+import { chooseNaN } from './arithmetic.ts';
+import { EXTENDED, formatOfControl, toDouble } from './extended.ts';
+import {
+  C0,
+  C1,
+  C2,
+  C3,
+  environment,
+  isEmpty,
+  peekAt,
+  pop,
+  push,
+  put,
+  rawAt,
+  setConditions,
+  settle,
+  stackFault,
+} from './registers.ts';
+
+const scratch = new DataView(new ArrayBuffer(8));
+
+function fromDouble(value: number): Parts {
+  scratch.setFloat64(0, value);
+  return { ...unpack(DOUBLE, scratch.getBigUint64(0), environment), denormal: false };
+}
+
+/** ST(0) = f(ST(0)). */
+function unary(cpu: Cpu, f: (a: Parts) => Parts): void {
+  let result = DEFAULT_NAN;
+  if (isEmpty(cpu, 0)) stackFault(false);
+  else result = f(peekAt(cpu, 0));
+  if (settle(cpu)) put(cpu, 0, result);
+}
+
+/** ST(to) = f(ST(0), ST(1)), then perhaps a pop. */
+function binary(cpu: Cpu, f: (a: Parts, b: Parts) => Parts, to: number): void {
+  let result = DEFAULT_NAN;
+  if (isEmpty(cpu, 0) || isEmpty(cpu, 1)) stackFault(false);
+  else result = f(peekAt(cpu, 0), peekAt(cpu, 1));
+  if (!settle(cpu)) return;
+  put(cpu, to, result);
+  if (to === 1) pop(cpu);
+}
+
+function inDouble(f: (a: number, b: number) => number): (a: Parts, b: Parts) => Parts {
+  return (a, b) => {
+    if (isNaNParts(a) || isNaNParts(b)) return add(EXTENDED, a, b, environment, chooseNaN);
+    if (a.denormal || b.denormal) environment.flags |= DENORMAL;
+    const value = f(toDouble(a), toDouble(b));
+    if (Number.isNaN(value)) {
+      environment.flags |= INVALID;
+      return DEFAULT_NAN;
+    }
+    if (value !== 0 && Number.isFinite(value)) environment.flags |= INEXACT;
+    return fromDouble(value);
+  };
+}
+
+export const squareRootTop = (cpu: Cpu): void =>
+  unary(cpu, (a) => squareRoot(formatOfControl(cpu.state.get(FCW)), a, environment));
+
+export const roundTop = (cpu: Cpu): void =>
+  unary(cpu, (a) => {
+    if (isNaNParts(a)) return convert(EXTENDED, a, environment);
+    if (a.denormal) environment.flags |= DENORMAL;
+    if (a.kind !== FINITE || a.exponent >= 0) return a;
+    const whole = toWhole(a, environment.rounding, environment) ?? 0n;
+    return whole === 0n ? zero(a.negative) : fromWhole(whole);
+  });
+
+const f2xm1 = inDouble((a) => Math.expm1(a * Math.LN2));
+const log2 = inDouble((a, b) => (a < 0 ? Number.NaN : b * Math.log2(a)));
+const log2p1 = inDouble((a, b) => (b * Math.log1p(a)) / Math.LN2);
+const arctangent = inDouble((a, b) => Math.atan2(b, a));
+
+export const exponential = (cpu: Cpu): void => unary(cpu, (a) => f2xm1(a, a));
+export const logarithm = (cpu: Cpu): void =>
+  binary(
+    cpu,
+    (a, b) => {
+      if (a.kind === ZERO && b.kind === FINITE) {
+        environment.flags |= DIVIDE_BY_ZERO;
+        return infinity(!b.negative);
+      }
+      return log2(a, b);
+    },
+    1,
+  );
+export const logarithmPlus1 = (cpu: Cpu): void => binary(cpu, log2p1, 1);
+export const arctangents = (cpu: Cpu): void => binary(cpu, arctangent, 1);
+
+/** Sine, cosine, tangent: beyond 2^63 the operand stays and C2 says so. */
+function angle(cpu: Cpu, f: (a: number) => number, second: ((a: number) => number) | null): void {
+  if (isEmpty(cpu, 0)) {
+    stackFault(false);
+    if (!settle(cpu)) return;
+    put(cpu, 0, DEFAULT_NAN);
+    if (second) push(cpu, DEFAULT_NAN);
+    return;
+  }
+  const a = peekAt(cpu, 0);
+  if (a.kind === FINITE && a.exponent + bitLength(a.significand) > 63) {
+    setConditions(cpu, C2);
+    return;
+  }
+  const first = inDouble(f)(a, a);
+  const other = second ? inDouble(second)(a, a) : null;
+  if (other && !isEmpty(cpu, 7)) stackFault(true);
+  if (!settle(cpu)) return;
+  setConditions(cpu, 0);
+  put(cpu, 0, first);
+  if (other) push(cpu, other);
+}
+
+export const sine = (cpu: Cpu): void => angle(cpu, Math.sin, null);
+export const cosine = (cpu: Cpu): void => angle(cpu, Math.cos, null);
+export const sineAndCosine = (cpu: Cpu): void => angle(cpu, Math.sin, Math.cos);
+export const tangent = (cpu: Cpu): void => angle(cpu, Math.tan, () => 1);
+
+/** Beyond all exponents. */
+const FAR = 70000n;
+
+/** ST(0) * 2 ^ trunc(ST(1)). */
+export const scale = (cpu: Cpu): void =>
+  binary(
+    cpu,
+    (a, b) => {
+      if (isNaNParts(a) || isNaNParts(b)) return add(EXTENDED, a, b, environment, chooseNaN);
+      if (b.kind === INFINITE) return multiply(EXTENDED, a, b.negative ? zero(false) : infinity(false), environment);
+      if (a.denormal || b.denormal) environment.flags |= DENORMAL;
+      if (a.kind !== FINITE) return a;
+      const whole = toWhole(b, TO_ZERO, new Environment()) ?? (b.negative ? -FAR : FAR);
+      const power = Number(whole > FAR ? FAR : whole < -FAR ? -FAR : whole);
+      return round(EXTENDED, { ...a, exponent: a.exponent + power }, environment);
+    },
+    0,
+  );
+
+/** Exponent into ST(0), then the significand on top. */
+export function extract(cpu: Cpu): void {
+  if (isEmpty(cpu, 0)) stackFault(false);
+  else if (!isEmpty(cpu, 7)) stackFault(true);
+  const empty = isEmpty(cpu, 0);
+  let exponent = DEFAULT_NAN;
+  let significand = DEFAULT_NAN;
+  if (!(environment.flags & INVALID)) {
+    const a = peekAt(cpu, 0);
+    significand = a;
+    if (isNaNParts(a)) {
+      exponent = convert(EXTENDED, a, environment);
+      significand = exponent;
+    } else if (a.kind === INFINITE) {
+      exponent = infinity(false);
+    } else if (a.kind === ZERO) {
+      environment.flags |= DIVIDE_BY_ZERO;
+      exponent = infinity(true);
+    } else {
+      if (a.denormal) environment.flags |= DENORMAL;
+      const top = bitLength(a.significand) - 1;
+      exponent = fromWhole(BigInt(a.exponent + top));
+      significand = finite(a.negative, a.significand, -top);
+    }
+  }
+  if (!settle(cpu)) return;
+  put(cpu, 0, exponent);
+  push(cpu, significand);
+  if (empty) cpu.state.set(FSW, cpu.state.get(FSW) & ~C1);
+}
+
+/** FPREM (`nearest` false) and FPREM1: exact; a large quotient takes several rounds, as C2 says. */
+export function remainder(cpu: Cpu, nearest: boolean): void {
+  let conditions = cpu.state.get(FSW) & (C0 | C3);
+  binary(
+    cpu,
+    (a, b) => {
+      if (isNaNParts(a) || isNaNParts(b)) return add(EXTENDED, a, b, environment, chooseNaN);
+      if (a.kind === INFINITE || b.kind === ZERO) {
+        environment.flags |= INVALID;
+        return DEFAULT_NAN;
+      }
+      if (a.denormal || b.denormal) environment.flags |= DENORMAL;
+      conditions = 0;
+      if (a.kind === ZERO || b.kind === INFINITE) return a;
+      const distance = a.exponent + bitLength(a.significand) - b.exponent - bitLength(b.significand);
+      // Any number of bits from 32 to 63 may be done at a time; this is the choice of AMD.
+      const skipped = distance >= 64 ? distance - (32 + (distance & 31)) : 0;
+      const low = Math.min(a.exponent, b.exponent + skipped);
+      const dividend = a.significand << BigInt(a.exponent - low);
+      const divisor = b.significand << BigInt(b.exponent + skipped - low);
+      let quotient = dividend / divisor;
+      let rest = dividend - quotient * divisor;
+      let negative = a.negative;
+      if (skipped > 0) {
+        conditions = C2;
+      } else {
+        if (nearest && (rest * 2n > divisor || (rest * 2n === divisor && quotient & 1n))) {
+          quotient++;
+          rest = divisor - rest;
+          negative = !negative;
+        }
+        conditions = (quotient & 4n ? C0 : 0) | (quotient & 2n ? C3 : 0) | (quotient & 1n ? C1 : 0);
+      }
+      return rest === 0n ? zero(a.negative) : round(EXTENDED, finite(negative, rest, low), environment);
+    },
+    0,
+  );
+  const stopped = (environment.flags & BEFORE & ~environment.masked) !== 0;
+  setConditions(cpu, stopped ? conditions & ~C2 : conditions);
+}
+
+/** FXAM: what is in ST(0). */
+export function examine(cpu: Cpu): void {
+  const sign = rawAt(cpu, 0)[1] & 0x8000 ? C1 : 0;
+  const a = peekAt(cpu, 0);
+  const kind = isEmpty(cpu, 0)
+    ? C3 | C0
+    : a.kind === ZERO
+      ? C3
+      : a.denormal
+        ? C3 | C2
+        : [C3, C2, C2 | C0, C0, C0, 0][a.kind];
+  setConditions(cpu, sign | kind);
+}
