@@ -7,7 +7,7 @@ import { type Backing, HostMm } from '../mem/host/host-mm.ts';
 import { VmmError, VmmMemory } from '../mem/host/vmm-memory.ts';
 import { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
 import type { Tracer } from '../trace/tracer.ts';
-import { CAP_MANUAL_DIRTY_LOG_PROTECT2, type Policy, Vm } from '../vm/vm.ts';
+import { CAP_MANUAL_DIRTY_LOG_PROTECT2, KERNEL_6_1, KERNEL_6_12, type Policy, Vm } from '../vm/vm.ts';
 import { hex } from './entry-form.ts';
 import type { Machine } from './machine.ts';
 import type { OpResult, Script, SlotInfo } from './recording.ts';
@@ -69,17 +69,22 @@ function parseBool(value: string): boolean | undefined {
 
 export class Vmm {
   readonly vm: Vm;
-  readonly mm = new HostMm();
-  readonly memory = new VmmMemory(this.mm);
+  readonly mm: HostMm;
+  readonly memory: VmmMemory;
   private readonly slotFlags = new Map<number, number>();
   private out: HostOutput = { res: {} };
 
   constructor(script: Script, machine: Machine, trace: Tracer, policy?: Policy) {
+    const isNew = script.kernel.startsWith('6.12');
+    this.mm = new HostMm({ kernel: isNew ? '6.12' : '6.1' });
+    this.memory = new VmmMemory(this.mm);
+    const kernel = isNew ? KERNEL_6_12 : KERNEL_6_1;
     const nxHugePages = isNxForced(script.params['nx_huge_pages']);
     // The kernel's default is to split.
     const eagerPageSplit = parseBool(script.params['eager_page_split'] ?? 'Y');
     const tdpMmu = script.mode === 'B';
-    this.vm = new Vm({ host: this.mm, npt: script.mode !== 'C', tdpMmu, eagerPageSplit, nxHugePages, trace, policy });
+    const npt = script.mode !== 'C';
+    this.vm = new Vm({ host: this.mm, npt, tdpMmu, eagerPageSplit, nxHugePages, trace, policy, kernel });
     orGiveUp(() => {
       if (machine.manual) this.vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, machine.manual);
       if (machine.mmuPages) this.vm.setNrMmuPages(machine.mmuPages);

@@ -57,13 +57,13 @@ function directMap(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number {
   const walk = vcpu.walk;
   let baseGfn = fault.gfn;
   for (walk.init(vcpu, fault.addrLo, fault.addrHi); walk.ok(); walk.next(mmu)) {
-    if (fault.nxHugePageWorkaround) disallowedHugepageAdjust(fault, spteLo(mmu, walk.sptep), walk.level);
+    if (fault.nxHugePageWorkaround) disallowedHugepageAdjust(mmu, fault, walk.sptep, walk.level);
     baseGfn = fault.gfn & ~(pagesPerLevel(walk.level) - 1);
     if (walk.level === fault.goalLevel) break;
     const child = getChildPage(mmu, vcpu, walk.sptep, baseGfn, true, ACC_ALL);
     if (child === CHILD_EXISTS) continue;
     linkShadowPage(mmu, walk.sptep, child);
-    if (fault.isTdp && fault.hugePageDisallowed && fault.reqLevel >= walk.level) accountHugeNxPage(mmu, child);
+    if (fault.isTdp && fault.hugePageDisallowed) accountHugeNxPage(mmu, child, fault.reqLevel >= walk.level);
   }
   if (walk.level !== fault.goalLevel) return -EFAULT;
   const ret = mmuSetSpte(mmu, vcpu, fault.slot, walk.sptep, ACC_ALL, baseGfn, fault.pfn, fault);

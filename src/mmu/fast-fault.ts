@@ -97,6 +97,6 @@ function traceFastPageFault(
 ): void {
   const nowLo = spteLo(mmu, sptep);
   const nowHi = spteHi(mmu, sptep);
-  const { addrLo, addrHi, errorCode } = fault;
-  mmu.trace.emit(TP_FAST_PAGE_FAULT, vcpu.id, addrLo, addrHi, errorCode, sptep, lo, hi, nowLo, nowHi, ret);
+  const { addrLo, addrHi, errorCode, errorCodeHi } = fault;
+  mmu.trace.emit(TP_FAST_PAGE_FAULT, vcpu.id, addrLo, addrHi, errorCode, errorCodeHi, sptep, lo, hi, nowLo, nowHi, ret);
 }

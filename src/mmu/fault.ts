@@ -17,9 +17,16 @@ import type { MmuVcpu } from './vcpu.ts';
  * Handles a fault at an address (gpa in direct engines, else gva) and counts it. RET_PF_*, or a negative errno.
  * @kvm kvm_mmu_do_page_fault
  */
-export function doPageFault(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: number, errorCode: number): number {
+export function doPageFault(
+  mmu: Mmu,
+  vcpu: MmuVcpu,
+  lo: number,
+  hi: number,
+  errorCode: number,
+  errorCodeHi: number,
+): number {
   const fault = vcpu.fault;
-  fault.init(lo, hi, errorCode);
+  fault.init(lo, hi, errorCode, mmu.kernel.wideErrorCode ? errorCodeHi : 0);
   fault.isTdp = mmu.tdp;
   fault.nxHugePageWorkaround = mmu.nxHugePages;
   vcpu.stats.pf_taken++;

@@ -441,7 +441,7 @@ describe('B40 "Retry page faults that hit an invalid memslot"', () => {
     vcpu.touchPage(0, READ);
     slot().flags |= MEMSLOT_INVALID;
     const leaves = vm.stats.pages_4k;
-    expect(doPageFault(vm.mmu, vcpu.mmu, 600 * 4096, 0, PFERR_USER | PFERR_WRITE)).toBe(RET_PF_RETRY);
+    expect(doPageFault(vm.mmu, vcpu.mmu, 600 * 4096, 0, PFERR_USER | PFERR_WRITE, 0)).toBe(RET_PF_RETRY);
     expect([vm.stats.pages_4k, vcpu.mmu.stats.pf_mmio_spte_created]).toEqual([leaves, 0]);
   });
 });

@@ -5,6 +5,8 @@ import { LEVEL_4K, MAX_HUGEPAGE_LEVEL, pagesPerLevel } from '../base/page.ts';
 import { gfnToIndex, type MemSlot } from '../mem/memslots.ts';
 import type { Mmu } from './mmu.ts';
 import type { PageFault } from './page-fault.ts';
+import { spteHi, spteLo } from './rmap.ts';
+import { childOf } from './shadow-pages.ts';
 import { isLarge, isShadowPresent } from './spte.ts';
 
 /**
@@ -31,9 +33,14 @@ export function hugepageAdjust(mmu: Mmu, fault: PageFault): void {
   fault.pfn &= ~(pagesPerLevel(fault.goalLevel) - 1);
 }
 
-/** Under the mitigation a table that stands where the huge page would go stays. @kvm disallowed_hugepage_adjust */
-export function disallowedHugepageAdjust(fault: PageFault, lo: number, level: number): void {
+/**
+ * Under the mitigation a table that stands where the huge page would go stays; since 6.2 only one that the mitigation
+ * made. @kvm disallowed_hugepage_adjust
+ */
+export function disallowedHugepageAdjust(mmu: Mmu, fault: PageFault, sptep: number, level: number): void {
+  const lo = spteLo(mmu, sptep);
   if (level === LEVEL_4K || level !== fault.goalLevel || !isShadowPresent(lo) || isLarge(lo)) return;
+  if (mmu.kernel.nxMarksEveryTable && mmu.pages.lpageDisallowed[childOf(lo, spteHi(mmu, sptep))] === 0) return;
   fault.pfn |= fault.gfn & (pagesPerLevel(level) - pagesPerLevel(level - 1));
   fault.goalLevel--;
 }

@@ -14,6 +14,7 @@ import { ADDRESS_SPACES, type MemSlot, Memslots } from '../mem/memslots.ts';
 import { TableArena } from '../mem/table-arena.ts';
 import { VmStats } from '../trace/stats.ts';
 import type { Tracer } from '../trace/tracer.ts';
+import { KERNEL_6_1, type KernelVersion } from './kernel-version.ts';
 import { LINUX_6_1, type Policy } from './policy.ts';
 import { PteLists } from './pte-list.ts';
 import { REQ_TLB_FLUSH } from './requests.ts';
@@ -27,6 +28,8 @@ export interface MmuConfig {
   /** Two-dimensional paging; false: shadow paging. */
   readonly tdp: boolean;
   readonly policy?: Policy;
+  /** Linux 6.1 if absent. */
+  readonly kernel?: KernelVersion;
   readonly nxHugePages?: boolean;
   /** Two-dimensional paging by the TDP MMU in place of the rmap-based engine. @kvm tdp_mmu_enabled */
   readonly tdpMmu?: boolean;
@@ -46,6 +49,7 @@ export class Mmu {
   readonly tdp: boolean;
   readonly tdpMmu: boolean;
   readonly policy: Policy;
+  readonly kernel: KernelVersion;
 
   /** @kvm nx_huge_pages */
   nxHugePages: boolean;
@@ -96,6 +100,7 @@ export class Mmu {
     this.tdp = config.tdp;
     this.tdpMmu = config.tdp && config.tdpMmu === true;
     this.policy = config.policy ?? LINUX_6_1;
+    this.kernel = config.kernel ?? KERNEL_6_1;
     this.eagerPageSplit = config.eagerPageSplit ?? this.policy.onProtect === 'eager';
     this.nxHugePages = config.nxHugePages ?? false;
   }

@@ -4,15 +4,24 @@
  */
 import type { Mmu } from './mmu.ts';
 
-/** The page blocks a huge page because that must not be executable. @kvm account_huge_nx_page */
-export function accountHugeNxPage(mmu: Mmu, sp: number): void {
-  if (mmu.pages.lpageDisallowed[sp] !== 0) return;
+/**
+ * The page was made for a fetch that must not use a huge page; `possible`: a huge page could stand there otherwise. Linux
+ * 6.1 knows only the latter kind. @kvm account_huge_nx_page, account_nx_huge_page
+ */
+export function accountHugeNxPage(mmu: Mmu, sp: number, possible: boolean): void {
+  const { pages } = mmu;
+  if (!possible && !mmu.kernel.nxMarksEveryTable) return;
+  pages.lpageDisallowed[sp] = 1;
+  if (!possible || pages.possibleNx[sp] !== 0) return;
   mmu.stats.nx_lpage_splits++;
-  mmu.pages.lpageDisallowed[sp] = 1;
+  pages.possibleNx[sp] = 1;
 }
 
-/** @kvm unaccount_huge_nx_page */
+/** @kvm unaccount_huge_nx_page, unaccount_nx_huge_page */
 export function unaccountHugeNxPage(mmu: Mmu, sp: number): void {
+  const { pages } = mmu;
+  pages.lpageDisallowed[sp] = 0;
+  if (pages.possibleNx[sp] === 0) return;
   mmu.stats.nx_lpage_splits--;
-  mmu.pages.lpageDisallowed[sp] = 0;
+  pages.possibleNx[sp] = 0;
 }

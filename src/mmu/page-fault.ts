@@ -24,6 +24,7 @@ export class PageFault {
   addrLo = 0;
   addrHi = 0;
   errorCode = 0;
+  errorCodeHi = 0;
   exec = false;
   write = false;
   present = false;
@@ -49,10 +50,11 @@ export class PageFault {
   /** The write is to one of the tables that map it. */
   writeFaultToShadowPgtable = false;
 
-  init(lo: number, hi: number, errorCode: number): void {
+  init(lo: number, hi: number, errorCode: number, errorCodeHi: number): void {
     this.addrLo = lo;
     this.addrHi = hi;
     this.errorCode = errorCode;
+    this.errorCodeHi = errorCodeHi;
     this.present = (errorCode & 1) !== 0;
     this.write = (errorCode & 2) !== 0;
     this.user = (errorCode & 4) !== 0;

@@ -88,14 +88,14 @@ function fetch(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault, gw: GuestWalk): number
   let baseGfn = fault.gfn;
   for (; walk.ok(); walk.next(mmu)) {
     mmu.pages.writeFlooding[spOf(walk.sptep)] = 0;
-    if (fault.nxHugePageWorkaround) disallowedHugepageAdjust(fault, spteLo(mmu, walk.sptep), walk.level);
+    if (fault.nxHugePageWorkaround) disallowedHugepageAdjust(mmu, fault, walk.sptep, walk.level);
     baseGfn = fault.gfn & ~(pagesPerLevel(walk.level) - 1);
     if (walk.level === fault.goalLevel) break;
     validateDirectSpte(mmu, walk.sptep, directAccess);
     const child = getChildPage(mmu, vcpu, walk.sptep, baseGfn, true, directAccess);
     if (child === CHILD_EXISTS) continue;
     linkShadowPage(mmu, walk.sptep, child);
-    if (fault.hugePageDisallowed && fault.reqLevel >= walk.level) accountHugeNxPage(mmu, child);
+    if (fault.hugePageDisallowed) accountHugeNxPage(mmu, child, fault.reqLevel >= walk.level);
   }
   if (walk.level !== fault.goalLevel) return -EFAULT;
   const ret = mmuSetSpte(mmu, vcpu, fault.slot, walk.sptep, gw.pteAccess, baseGfn, fault.pfn, fault);

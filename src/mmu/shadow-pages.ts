@@ -40,6 +40,8 @@ export class ShadowPages {
   writeFlooding!: Int32Array;
   /** The page exists only because huge pages must not be executable. */
   lpageDisallowed!: Uint8Array;
+  /** Such a page that a large one could stand for: these are counted. */
+  possibleNx!: Uint8Array;
   /** 1: a page of the TDP MMU. It is in no list and no hash, and `parents` holds the one entry that points at it. */
   tdp!: Uint8Array;
   /** 1: an invalidated root of the TDP MMU that is still to be zapped. @kvm tdp_mmu_scheduled_root_to_zap */
@@ -85,6 +87,7 @@ export class ShadowPages {
     this.validGen = u8(this.validGen);
     this.writeFlooding = i32(this.writeFlooding);
     this.lpageDisallowed = u8(this.lpageDisallowed);
+    this.possibleNx = u8(this.possibleNx);
     this.tdp = u8(this.tdp);
     this.zapScheduled = u8(this.zapScheduled);
     this.parents = i32(this.parents);
@@ -106,6 +109,7 @@ export class ShadowPages {
     this.validGen[sp] = validGen;
     this.writeFlooding[sp] = 0;
     this.lpageDisallowed[sp] = 0;
+    this.possibleNx[sp] = 0;
     this.parents[sp] = 0;
     this.translation[sp] = isDirectRole(role) ? 0 : this.allocTranslation();
     const bucket = hashBucket(gfn);
@@ -126,6 +130,7 @@ export class ShadowPages {
     this.rootCount[sp] = 0;
     this.validGen[sp] = 0;
     this.lpageDisallowed[sp] = 0;
+    this.possibleNx[sp] = 0;
     this.parents[sp] = sptep;
     this.tdp[sp] = 1;
     this.zapScheduled[sp] = 0;

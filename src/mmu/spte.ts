@@ -123,13 +123,13 @@ export function splitChildLo(hugeLo: number, hugeHi: number, pfnOffset: number, 
 
 /**
  * An entry of the TDP MMU that is frozen while its table is torn down or its TLB entries are flushed: not present, and
- * nobody stores over it. The high word is 0. @kvm REMOVED_SPTE
+ * nobody stores over it. The high word is the kernel's `frozenHi`. @kvm REMOVED_SPTE, FROZEN_SPTE
  */
 export const REMOVED_SPTE_LO = 0x5a0;
 
-/** @kvm is_removed_spte */
+/** @kvm is_removed_spte, is_frozen_spte */
 export function isRemoved(lo: number, hi: number): boolean {
-  return lo === REMOVED_SPTE_LO && hi === 0;
+  return lo === REMOVED_SPTE_LO && (hi & 0x7fffffff) === 0;
 }
 
 // ---- MMIO entries ----------------------------------------------------------------------------------------------

@@ -471,7 +471,7 @@ class Verifier {
       const role = pages.role[sp];
       if (isInvalidRole(role)) continue;
       if (pages.unsync[sp] !== 0) unsync++;
-      if (pages.lpageDisallowed[sp] !== 0) splits++;
+      if (pages.possibleNx[sp] !== 0) splits++;
       if (!roleHasGptes(role)) continue;
       indirect++;
       if (pages.level(sp) > 1) upper++;

@@ -105,7 +105,7 @@ export const TRACEPOINTS: readonly Tracepoint[] = [
   kvmmmu(TP_FAST_PAGE_FAULT, 'fast_page_fault', [
     ['vcpu_id', 'i32'],
     ['cr2_or_gpa', 'h64'],
-    ['error_code', 'h32'],
+    ['error_code', 'h64'],
     ['sptep', 'sptep'],
     ['old_spte', 'spte'],
     ['new_spte', 'spte'],

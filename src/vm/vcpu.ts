@@ -149,7 +149,9 @@ export class Vcpu {
       loadPdptrs(this.vm, this.mmu, s.cr3Lo);
       reset = true;
     }
-    if (reset) resetMmuContext(this.vm, this.mmu);
+    if (!reset) return;
+    resetMmuContext(this.vm, this.mmu);
+    if (this.vm.kernel.sregsFlush) this.mmu.requests |= REQ_TLB_FLUSH_GUEST;
   }
 
   /** Guest-physical address of a gva by the guest's tables, or null. Both in bytes. @kvm KVM_TRANSLATE */
@@ -206,7 +208,7 @@ export class Vcpu {
       if (cpu.touch(gfn, kind)) return;
       mmu.stats.exits++;
       this.tracePageFault();
-      const result = doPageFault(this.vm, mmu, cpu.addrLo, cpu.addrHi, cpu.errorLo);
+      const result = doPageFault(this.vm, mmu, cpu.addrLo, cpu.addrHi, cpu.errorLo, cpu.errorHi);
       if (result < 0) throw new KvmError(-result, `page ${gfn} can't be had`);
       if (result === RET_PF_EMULATE) throw new KvmError(EFAULT, `page ${gfn} is no memory, or none to be written`);
     }
@@ -426,7 +428,7 @@ export class Vcpu {
       if (result === RET_PF_EMULATE) return this.emulator.emulate(addrLo, addrHi, type);
     }
     if (result === RET_PF_INVALID) {
-      result = doPageFault(vm, mmu, addrLo, addrHi, errorLo);
+      result = doPageFault(vm, mmu, addrLo, addrHi, errorLo, errorHi);
       if (mmu.fault.writeFaultToShadowPgtable) type |= EMUL_WRITE_PF_TO_SP;
     }
     if (result < 0) return result;

@@ -7,6 +7,7 @@ import { CPU_TCG, type CpuModel } from '../hw/cpu-model.ts';
 import type { Tlb } from '../hw/tlb.ts';
 import type { HostMemory } from '../mem/host-memory.ts';
 import { Mmu } from '../mmu/mmu.ts';
+import type { KernelVersion } from '../mmu/kernel-version.ts';
 import { MmuNotifier } from '../mmu/notifier.ts';
 import { changeMmuPages, zapAllFast } from '../mmu/page-zap.ts';
 import type { Policy } from '../mmu/policy.ts';
@@ -25,6 +26,7 @@ import { Vcpu } from './vcpu.ts';
 export { CAP_MANUAL_DIRTY_LOG_PROTECT2, CAP_VM_DISABLE_NX_HUGE_PAGES } from './capabilities.ts';
 export type { MemoryRegion } from './memory-region.ts';
 export { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
+export { KERNEL_6_1, KERNEL_6_12, type KernelVersion } from '../mmu/kernel-version.ts';
 export { POLICIES, type Policy, type PolicyName } from '../mmu/policy.ts';
 
 /** @kvm KVM_MIN_ALLOC_MMU_PAGES */
@@ -35,6 +37,8 @@ export interface VmConfig {
   /** Two-dimensional paging (NPT); false: shadow paging. */
   readonly npt: boolean;
   readonly policy?: Policy;
+  /** The kernel whose MMU it is; Linux 6.1 if absent. */
+  readonly kernel?: KernelVersion;
   readonly nxHugePages?: boolean;
   /** The TDP MMU in place of the rmap-based engine, as the kernel since 5.15; only with `npt`. @kvm tdp_mmu */
   readonly tdpMmu?: boolean;
@@ -67,6 +71,7 @@ export class Vm {
       trace: this.trace,
       tdp: config.npt,
       policy: config.policy,
+      kernel: config.kernel,
       nxHugePages: config.nxHugePages,
       tdpMmu: config.tdpMmu,
       eagerPageSplit: config.eagerPageSplit,

@@ -112,10 +112,10 @@ function handleRemovedTable(mmu: Mmu, sp: number, shared: boolean): void {
     // Frozen by somebody who is about to store into it: not before this table is gone.
     if (isRemoved(oldLo, oldHi)) throw new Error(`INVARIANT frozen: entry ${at >>> 1} of a removed table is frozen`);
     words[at] = REMOVED_SPTE_LO;
-    words[at + 1] = 0;
+    words[at + 1] = mmu.kernel.frozenHi;
     const gfn = pages.gfn[sp] + i * pagesPerLevel(level);
-    handleChange(mmu, asId, gfn, oldLo, oldHi, REMOVED_SPTE_LO, 0, level, shared);
-    handleAccessed(mmu, oldLo, oldHi, REMOVED_SPTE_LO, 0, level);
+    handleChange(mmu, asId, gfn, oldLo, oldHi, REMOVED_SPTE_LO, mmu.kernel.frozenHi, level, shared);
+    handleAccessed(mmu, oldLo, oldHi, REMOVED_SPTE_LO, mmu.kernel.frozenHi, level);
   }
   freePageLater(mmu, sp);
 }

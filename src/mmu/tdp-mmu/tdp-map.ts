@@ -2,7 +2,8 @@
  * A fault under the TDP MMU: makes tables down to the goal level and installs the leaf, holding mmu_lock for reading.
  * Whoever loses a race for an entry lets the guest fault again.
  *
- * INVARIANT order: a large leaf in the way is frozen, flushed and emptied before the table for its place is even made.
+ * INVARIANT order: in Linux 6.1 a large leaf in the way is frozen, flushed and emptied before the table for its place is
+ * even made.
  *
  * Source: Linux 6.1 tdp_mmu.c kvm_tdp_mmu_map.
  */
@@ -12,6 +13,7 @@ import { disallowedHugepageAdjust, hugepageAdjust } from '../level.ts';
 import { makeSpte } from '../make-spte.ts';
 import { flushRemoteTlbsRange, type Mmu } from '../mmu.ts';
 import { type PageFault, RET_PF_EMULATE, RET_PF_FIXED, RET_PF_RETRY, RET_PF_SPURIOUS } from '../page-fault.ts';
+import { accountHugeNxPage } from '../nx-huge-page.ts';
 import { spOf } from '../shadow-pages.ts';
 import {
   ACC_ALL,
@@ -29,6 +31,7 @@ import { freePage, rcuReadLock, rcuReadUnlock } from './rcu.ts';
 import type { TdpIter } from './tdp-iter.ts';
 import { initChildPage, linkPage } from './tdp-pages.ts';
 import { setSpteAtomic, zapSpteAtomic } from './tdp-set-spte.ts';
+import { splitHugePage } from './tdp-split.ts';
 
 /** RET_PF_*. @kvm kvm_tdp_mmu_map */
 export function tdpMap(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number {
@@ -38,7 +41,7 @@ export function tdpMap(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number {
   rcuReadLock(mmu);
   const end = fault.gfn + 1;
   for (it.start(mmu, vcpu.root.sp, 1, fault.gfn); it.valid && it.gfn < end; it.next(mmu)) {
-    if (fault.nxHugePageWorkaround) disallowedHugepageAdjust(fault, it.oldLo, it.level);
+    if (fault.nxHugePageWorkaround) disallowedHugepageAdjust(mmu, fault, it.sptep, it.level);
     if (it.level === fault.goalLevel || !ensureTable(mmu, vcpu, fault, it)) break;
   }
   const isThere = it.level === fault.goalLevel && !isRemoved(it.oldLo, it.oldHi);
@@ -47,20 +50,28 @@ export function tdpMap(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number {
   return ret;
 }
 
-/** Sees to it that there is a table below the entry at hand. False: somebody else is at it. */
+/**
+ * Sees to it that there is a table below the entry at hand. A large leaf that is in the way is dropped, or (Linux 6.12)
+ * split: then its neighbours go on being mapped. False: somebody else is at the entry.
+ */
 function ensureTable(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault, it: TdpIter): boolean {
-  if (isShadowPresent(it.oldLo) && isLarge(it.oldLo)) {
+  const isLargeLeaf = isShadowPresent(it.oldLo) && isLarge(it.oldLo);
+  const split = isLargeLeaf && mmu.kernel.tdpLargeInTheWay === 'split';
+  if (isLargeLeaf && !split) {
     if (!zapSpteAtomic(mmu, it)) return false;
     it.reread(mmu);
   }
-  if (isShadowPresent(it.oldLo)) return true;
+  if (isShadowPresent(it.oldLo) && !split) return true;
   if (isRemoved(it.oldLo, it.oldHi)) return false;
-  const accountNx = fault.hugePageDisallowed && fault.reqLevel >= it.level;
+  const { level } = it;
   const sp = vcpu.takeTable();
   initChildPage(mmu, sp, it);
-  if (linkPage(mmu, it, sp, accountNx, true)) return true;
-  freePage(mmu, sp);
-  return false;
+  if (!(split ? splitHugePage(mmu, it, sp, true) : linkPage(mmu, it, sp, true))) {
+    freePage(mmu, sp);
+    return false;
+  }
+  if (fault.hugePageDisallowed) accountHugeNxPage(mmu, sp, fault.reqLevel >= level);
+  return true;
 }
 
 /**

@@ -85,7 +85,7 @@ describe('a fault', () => {
     let seen = 0;
     at(RACE_TDP_FROZEN, () => {
       seen = entryAt(vm, vcpu, 0).lo;
-      expect(doPageFault(vm.mmu, second.mmu, 5 << 12, 0, 4)).toBe(RET_PF_RETRY);
+      expect(doPageFault(vm.mmu, second.mmu, 5 << 12, 0, 4, 0)).toBe(RET_PF_RETRY);
     });
     vcpu.touchPage(1, WRITE);
     expect(left()).toBe(0);

@@ -3,7 +3,6 @@
  * hangs on one entry, kept in `parents`; a root on none. Source: Linux 6.1 tdp_mmu.c.
  */
 import type { Mmu } from '../mmu.ts';
-import { accountHugeNxPage } from '../nx-huge-page.ts';
 import { spOf, tablePfn } from '../shadow-pages.ts';
 import { nonleafLo, pfnHi } from '../spte.ts';
 import { traceGetPage } from '../tracing.ts';
@@ -25,11 +24,10 @@ export function initChildPage(mmu: Mmu, sp: number, it: TdpIter): void {
  * Points the entry at hand at page `sp`. False if the entry changed meanwhile (only if `shared`): then the page is the
  * caller's still. @kvm tdp_mmu_link_sp
  */
-export function linkPage(mmu: Mmu, it: TdpIter, sp: number, accountNx: boolean, shared: boolean): boolean {
+export function linkPage(mmu: Mmu, it: TdpIter, sp: number, shared: boolean): boolean {
   const pfn = tablePfn(sp);
   if (!shared) setSpte(mmu, it, nonleafLo(pfn), pfnHi(pfn));
   else if (!setSpteAtomic(mmu, it, nonleafLo(pfn), pfnHi(pfn))) return false;
   mmu.nTdpPages++;
-  if (accountNx) accountHugeNxPage(mmu, sp);
   return true;
 }

@@ -24,6 +24,15 @@ import type { TdpIter } from './tdp-iter.ts';
  */
 export function setSpteAtomic(mmu: Mmu, it: TdpIter, newLo: number, newHi: number): boolean {
   const { oldLo, oldHi } = it;
+  if (!exchange(mmu, it, newLo, newHi)) return false;
+  handleChange(mmu, it.asId, it.gfn, oldLo, oldHi, newLo, newHi, it.level, true);
+  handleAccessed(mmu, oldLo, oldHi, newLo, newHi, it.level);
+  return true;
+}
+
+/** The bare compare-and-exchange. @kvm __tdp_mmu_set_spte_atomic */
+function exchange(mmu: Mmu, it: TdpIter, newLo: number, newHi: number): boolean {
+  const { oldLo, oldHi } = it;
   if (it.yielded || isRemoved(oldLo, oldHi)) throw new Error(`INVARIANT frozen: a store over entry ${it.sptep}`);
   race(RACE_TDP_CMPXCHG);
   const { words } = mmu.arena;
@@ -34,18 +43,24 @@ export function setSpteAtomic(mmu: Mmu, it: TdpIter, newLo: number, newHi: numbe
   }
   words[at] = newLo;
   words[at + 1] = newHi;
-  handleChange(mmu, it.asId, it.gfn, oldLo, oldHi, newLo, newHi, it.level, true);
-  handleAccessed(mmu, oldLo, oldHi, newLo, newHi, it.level);
   return true;
 }
 
-/** Freezes, flushes, empties. False if the entry changed meanwhile. @kvm tdp_mmu_zap_spte_atomic */
+/**
+ * Freezes, flushes, empties. False if the entry changed meanwhile. What follows from the change comes with the freeze,
+ * or (Linux 6.12) when it has ended. @kvm tdp_mmu_zap_spte_atomic
+ */
 export function zapSpteAtomic(mmu: Mmu, it: TdpIter): boolean {
-  if (!setSpteAtomic(mmu, it, REMOVED_SPTE_LO, 0)) return false;
+  const { oldLo, oldHi, asId, gfn, level } = it;
+  const { frozenHi, tdpTellsAfterFreeze } = mmu.kernel;
+  if (!(tdpTellsAfterFreeze ? exchange : setSpteAtomic)(mmu, it, REMOVED_SPTE_LO, frozenHi)) return false;
   race(RACE_TDP_FROZEN);
-  flushRemoteTlbsRange(mmu, it.gfn, pagesPerLevel(it.level));
+  flushRemoteTlbsRange(mmu, gfn, pagesPerLevel(level));
   mmu.arena.words[it.sptep << 1] = 0;
   mmu.arena.words[(it.sptep << 1) + 1] = 0;
+  if (!tdpTellsAfterFreeze) return true;
+  handleChange(mmu, asId, gfn, oldLo, oldHi, 0, 0, level, true);
+  handleAccessed(mmu, oldLo, oldHi, 0, 0, level);
   return true;
 }
 

@@ -51,6 +51,7 @@ function splitHugePagesOfRoot(
     while (!condResched(mmu, it, false)) {
       if (!isShadowPresent(it.oldLo) || !isLarge(it.oldLo)) break;
       if (spare === 0) spare = mmu.arena.alloc();
+      initChildPage(mmu, spare, it);
       if (!splitHugePage(mmu, it, spare, shared)) continue;
       spare = 0;
       break;
@@ -60,12 +61,11 @@ function splitHugePagesOfRoot(
   if (spare !== 0) freePage(mmu, spare);
 }
 
-/** Replaces the large leaf at hand by table `sp`. False if it changed meanwhile. @kvm tdp_mmu_split_huge_page */
-function splitHugePage(mmu: Mmu, it: TdpIter, sp: number, shared: boolean): boolean {
+/** Replaces the large leaf at hand by table `sp`, made for its place. False if it changed meanwhile. @kvm tdp_mmu_split_huge_page */
+export function splitHugePage(mmu: Mmu, it: TdpIter, sp: number, shared: boolean): boolean {
   const { oldLo, oldHi, gfn, level } = it;
-  initChildPage(mmu, sp, it);
   fillTable(mmu, sp, oldLo, oldHi, level - 1);
-  const linked = linkPage(mmu, it, sp, false, shared);
+  const linked = linkPage(mmu, it, sp, shared);
   if (linked) updatePageStats(mmu, level - 1, 512);
   if (mmu.trace.on) mmu.trace.emit(TP_SPLIT_HUGE_PAGE, gfn, oldLo, oldHi, level, linked ? 0 : -EBUSY);
   return linked;

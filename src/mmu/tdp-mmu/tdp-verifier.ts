@@ -88,7 +88,7 @@ export class TdpVerifier {
   private checkTable(sp: number): void {
     const { pages } = this.mmu;
     this.seen.add(sp);
-    if (pages.lpageDisallowed[sp] !== 0) this.nxSplits++;
+    if (pages.possibleNx[sp] !== 0) this.nxSplits++;
     const level = roleLevel(pages.role[sp]);
     for (let i = 0; i < 512; i++) {
       const { words } = this.mmu.arena;

@@ -2,7 +2,7 @@
  * Taking mappings away: leaves of a range, whole roots, tables that a large mapping could stand for.
  * Source: Linux 6.1 tdp_mmu.c.
  */
-import { LEVEL_1G, LEVEL_2M, MAX_HUGEPAGE_LEVEL } from '../../base/page.ts';
+import { LEVEL_2M, MAX_HUGEPAGE_LEVEL } from '../../base/page.ts';
 import type { MemSlot } from '../../mem/memslots.ts';
 import { maxMappingLevel } from '../level.ts';
 import type { Mmu } from '../mmu.ts';
@@ -46,10 +46,10 @@ export function zapLeafs(mmu: Mmu, start: number, end: number, flush: boolean): 
   return due;
 }
 
-/** Everything below a root: first what hangs at 1 GiB entries, so that nothing takes long, then the rest. No flush. @kvm tdp_mmu_zap_root */
+/** Everything below a root: level by level, so that nothing takes long. No flush. @kvm tdp_mmu_zap_root */
 function zapRoot(mmu: Mmu, root: number, shared: boolean): void {
   rcuReadLock(mmu);
-  zapRootAt(mmu, root, shared, LEVEL_1G);
+  for (const level of mmu.kernel.tdpZapLevels) zapRootAt(mmu, root, shared, level);
   zapRootAt(mmu, root, shared, mmu.pages.level(root));
   rcuReadUnlock(mmu);
 }

@@ -267,7 +267,7 @@ export class MemoryUnit {
     if (errorLo & PFERR_RSVD) result = handleMmioPageFault(mmu, vcpu, lo, hi);
     if (result === RET_PF_INVALID) {
       this.queuedError = -1;
-      result = doPageFault(mmu, vcpu, lo, hi, errorLo);
+      result = doPageFault(mmu, vcpu, lo, hi, errorLo, errorHi);
       if (this.queuedError >= 0) {
         out.errorCode = this.queuedError;
         return TRANSLATE_FAULT;

@@ -1,0 +1,47 @@
+/**
+ * Versions of the kernel: what differs in the MMU between those that the recordings come from. A flat record, as a policy
+ * is; the engines ask it where they differ.
+ */
+export interface KernelVersion {
+  readonly name: 'linux-6.1' | 'linux-6.12';
+  /** What a fault of the TDP MMU does with a large leaf that is in its way (c4b33d28ea51, Linux 6.3). */
+  readonly tdpLargeInTheWay: 'zap' | 'split';
+  /** Levels at which the TDP MMU zaps a root one after the other, before the root's own (Linux 6.9: small ones too). */
+  readonly tdpZapLevels: readonly number[];
+  /** Zapping an entry under the read lock tells of it, and goes below, when the freeze has ended (Linux 6.10). */
+  readonly tdpTellsAfterFreeze: boolean;
+  /** High word of a frozen entry: an entry that is not present has bit 63 (Linux 6.10). */
+  readonly frozenHi: number;
+  /** The fast fault's tracepoint has all 64 bits of the error code. */
+  readonly wideErrorCode: boolean;
+  /** CLEAR splits the last page's large leaf, too (Linux 6.8). */
+  readonly clearSplitsLastPage: boolean;
+  /** The NX mitigation marks every table that it makes, counts those that could be large, and keeps marked ones (6.2). */
+  readonly nxMarksEveryTable: boolean;
+  /** KVM_SET_SREGS that changes the mode flushes the guest's TLB entries. */
+  readonly sregsFlush: boolean;
+}
+
+export const KERNEL_6_1: KernelVersion = {
+  name: 'linux-6.1',
+  tdpLargeInTheWay: 'zap',
+  tdpZapLevels: [3],
+  tdpTellsAfterFreeze: false,
+  frozenHi: 0,
+  wideErrorCode: false,
+  clearSplitsLastPage: false,
+  nxMarksEveryTable: false,
+  sregsFlush: false,
+};
+
+export const KERNEL_6_12: KernelVersion = {
+  name: 'linux-6.12',
+  tdpLargeInTheWay: 'split',
+  tdpZapLevels: [1, 2, 3],
+  tdpTellsAfterFreeze: true,
+  frozenHi: 1 << 31,
+  wideErrorCode: true,
+  clearSplitsLastPage: true,
+  nxMarksEveryTable: true,
+  sregsFlush: true,
+};
