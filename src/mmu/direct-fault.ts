@@ -63,7 +63,8 @@ function directMap(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number {
     const child = getChildPage(mmu, vcpu, walk.sptep, baseGfn, true, ACC_ALL);
     if (child === CHILD_EXISTS) continue;
     linkShadowPage(mmu, walk.sptep, child);
-    if (fault.isTdp && fault.hugePageDisallowed) accountHugeNxPage(mmu, child, fault.reqLevel >= walk.level);
+    if ((fault.isTdp || mmu.kernel.nxMarksEveryTable) && fault.hugePageDisallowed)
+      accountHugeNxPage(mmu, child, fault.reqLevel >= walk.level);
   }
   if (walk.level !== fault.goalLevel) return -EFAULT;
   const ret = mmuSetSpte(mmu, vcpu, fault.slot, walk.sptep, ACC_ALL, baseGfn, fault.pfn, fault);

@@ -27,12 +27,16 @@ export function isTrackedWrite(mmu: Mmu, fault: PageFault): boolean {
   return isTracked(mmu, fault.slot, fault.gfn);
 }
 
-/** Looks the host frame up. CONTINUE, or RETRY while the slot is going away. @kvm kvm_faultin_pfn */
+/** Looks the host frame up. CONTINUE, or RETRY while the slot is going away or (since 6.9) the mapping changes. @kvm kvm_faultin_pfn */
 export function faultinPfn(mmu: Mmu, fault: PageFault): number {
   fault.mmuSeq = mmu.invalidateSeq;
   if (fault.slot?.isInvalid) return RET_PF_RETRY;
+  const early = mmu.kernel.staleBeforeLock && fault.slot !== null;
+  if (early && isInvalidated(mmu, fault, fault.slot!.hvaOf(fault.gfn))) return RET_PF_RETRY;
   fault.pfn = gfnToPfn(mmu, fault);
-  return RET_PF_CONTINUE;
+  if (!early || fault.pfn < 0 || !isInvalidated(mmu, fault, fault.hva)) return RET_PF_CONTINUE;
+  mmu.host.markAccessed(fault.pfn);
+  return RET_PF_RETRY;
 }
 
 /**
@@ -79,16 +83,19 @@ export function handleAbnormalPfn(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault, acc
   return RET_PF_CONTINUE;
 }
 
+/** The host changes this mapping, or changed any since. @kvm mmu_invalidate_retry_hva, mmu_invalidate_retry_gfn_unsafe */
+function isInvalidated(mmu: Mmu, fault: PageFault, hva: number): boolean {
+  if (mmu.invalidateInProgress !== 0 && hva >= mmu.invalidateRangeStart && hva < mmu.invalidateRangeEnd) return true;
+  return mmu.invalidateSeq !== fault.mmuSeq;
+}
+
 /** Something changed since the frame was looked up; under the lock. @kvm is_page_fault_stale */
 export function isPageFaultStale(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): boolean {
   const root = vcpu.root.sp;
   if (root > 0) {
     if (isObsolete(mmu, root)) return true;
   } else if ((vcpu.requests & REQ_MMU_FREE_OBSOLETE_ROOTS) !== 0) return true;
-  if (fault.slot === null) return false;
-  if (mmu.invalidateInProgress !== 0 && fault.hva >= mmu.invalidateRangeStart && fault.hva < mmu.invalidateRangeEnd)
-    return true;
-  return mmu.invalidateSeq !== fault.mmuSeq;
+  return fault.slot !== null && isInvalidated(mmu, fault, fault.hva);
 }
 
 export function traceSpteRequested(mmu: Mmu, fault: PageFault): void {

@@ -519,7 +519,7 @@ describe('trap 8: a fault on an entry that is writable already', () => {
     const { sptep } = entryAt(vm, vcpu, 5 * 4096);
     const { pf_spurious, pf_fixed } = vcpu.mmu.stats;
     // A read: the fast path is for writes.
-    doPageFault(vm.mmu, vcpu.mmu, 5 * 4096, 0, PFERR_USER | PFERR_PRESENT);
+    doPageFault(vm.mmu, vcpu.mmu, 5 * 4096, 0, PFERR_USER | PFERR_PRESENT, 0);
     expect([vcpu.mmu.stats.pf_fixed - pf_fixed, vcpu.mmu.stats.pf_spurious - pf_spurious]).toEqual([1, 0]);
     expect(spteLo(vm.mmu, sptep) & D).toBe(0);
   });
@@ -534,7 +534,7 @@ describe('trap 38: the fast fault', () => {
     vm.mmu.arena.words[sptep << 1] &= ~(A | D);
     const before = spteLo(vm.mmu, sptep);
     const flushes = flushesDuring(vm, () =>
-      doPageFault(vm.mmu, vcpu.mmu, 5 * 4096, 0, PFERR_USER | PFERR_WRITE | PFERR_PRESENT),
+      doPageFault(vm.mmu, vcpu.mmu, 5 * 4096, 0, PFERR_USER | PFERR_WRITE | PFERR_PRESENT, 0),
     );
     expect([spteLo(vm.mmu, sptep), flushes]).toEqual([before | SPTE_W, 0]);
     expect(bitsOf(vm.getDirtyLog(0))).toEqual([5]);
@@ -545,7 +545,7 @@ describe('trap 38: the fast fault', () => {
     vcpu.touchPage(0, WRITE);
     const { sptep } = entryAt(vm, vcpu, 0);
     spteWriteProtect(vm.mmu, sptep, false);
-    doPageFault(vm.mmu, vcpu.mmu, 0, 0, PFERR_USER | PFERR_WRITE | PFERR_PRESENT);
+    doPageFault(vm.mmu, vcpu.mmu, 0, 0, PFERR_USER | PFERR_WRITE | PFERR_PRESENT, 0);
     const lo = spteLo(vm.mmu, sptep);
     expect([isLarge(lo), triple(lo), vcpu.mmu.stats.pf_fast, indexOf(sptep)]).toEqual([true, '111', 1, 0]);
     setFlags(LOG);

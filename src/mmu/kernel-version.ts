@@ -18,6 +18,14 @@ export interface KernelVersion {
   readonly clearSplitsLastPage: boolean;
   /** The NX mitigation marks every table that it makes, counts those that could be large, and keeps marked ones (6.2). */
   readonly nxMarksEveryTable: boolean;
+  /** Syncing leaves entries alone whose rights are what they were, and INVLPG syncs its entry (Linux 6.4). */
+  readonly syncsByEntry: boolean;
+  /** A fault during the delivery of an event drops the pages that mirror what was hit (until 6.12). */
+  readonly unprotectsOnDelivery: boolean;
+  /** A fault is found stale before the lock is taken, too: before and after its frame is looked up (Linux 6.9). */
+  readonly staleBeforeLock: boolean;
+  /** CR0.WP alone changes nothing while paging is off. */
+  readonly ignoresIdleWp: boolean;
   /** KVM_SET_SREGS that changes the mode flushes the guest's TLB entries. */
   readonly sregsFlush: boolean;
 }
@@ -31,6 +39,10 @@ export const KERNEL_6_1: KernelVersion = {
   wideErrorCode: false,
   clearSplitsLastPage: false,
   nxMarksEveryTable: false,
+  syncsByEntry: false,
+  unprotectsOnDelivery: true,
+  staleBeforeLock: false,
+  ignoresIdleWp: false,
   sregsFlush: false,
 };
 
@@ -43,5 +55,9 @@ export const KERNEL_6_12: KernelVersion = {
   wideErrorCode: true,
   clearSplitsLastPage: true,
   nxMarksEveryTable: true,
+  syncsByEntry: true,
+  unprotectsOnDelivery: false,
+  staleBeforeLock: true,
+  ignoresIdleWp: true,
   sregsFlush: true,
 };

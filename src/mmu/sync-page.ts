@@ -70,8 +70,8 @@ export function ptePrefetch(mmu: Mmu, vcpu: MmuVcpu, sptep: number): void {
 }
 
 /**
- * Re-reads every entry of a level-1 page from the guest's table. All are made anew, writable ones marked dirty in
- * their slots though nothing was written (6.1). Negative: the page can't be synced and must go; 1: a flush is needed.
+ * Re-reads every entry of a level-1 page from the guest's table. In Linux 6.1 all are made anew, writable ones marked
+ * dirty in their slots though nothing was written; since 6.4 only those whose rights changed. Negative: the page can't be synced and must go; 1: a flush is needed.
  * @kvm FNAME(sync_page)
  */
 export function syncPage(mmu: Mmu, vcpu: MmuVcpu, sp: number): number {
@@ -102,6 +102,7 @@ function syncEntry(mmu: Mmu, vcpu: MmuVcpu, sp: number, sptep: number, gpteLo: n
     dropSpte(mmu, sptep);
     return true;
   }
+  if (mmu.kernel.syncsByEntry && mmu.pages.entryAccess(sp, index) === access) return false;
   mmu.pages.setEntryAccess(sp, index, access);
   const lo = spteLo(mmu, sptep);
   const slot = vcpuSlot(mmu, vcpu, gfn)!;
@@ -110,7 +111,8 @@ function syncEntry(mmu: Mmu, vcpu: MmuVcpu, sp: number, sptep: number, gpteLo: n
 }
 
 /**
- * INVLPG for one root: an unsync leaf is dropped and read anew. @kvm FNAME(invlpg)
+ * INVLPG for one root: an unsync leaf is dropped and read anew, or (since 6.4) synced.
+ * @kvm FNAME(invlpg), __kvm_mmu_invalidate_addr
  */
 export function invlpgRoot(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: number, root: number): void {
   const walk = vcpu.walk;
@@ -118,12 +120,25 @@ export function invlpgRoot(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: number, root
     const sp = spOf(walk.sptep);
     const oldLo = spteLo(mmu, walk.sptep);
     const level = walk.level;
-    if (level === 1 || (oldLo & 0x80) !== 0) {
+    if (mmu.kernel.syncsByEntry) {
+      if (mmu.pages.unsync[sp] !== 0) syncLeaf(mmu, vcpu, sp, walk.sptep);
+    } else if (level === 1 || (oldLo & 0x80) !== 0) {
       if (mmu.pages.unsync[sp] === 0) break;
       if (!invlpgLeaf(mmu, vcpu, sp, walk.sptep, isShadowPresent(oldLo))) break;
     }
     if (mmu.pages.unsyncChildren[sp] === 0) break;
   }
+}
+
+/** @kvm kvm_sync_spte */
+function syncLeaf(mmu: Mmu, vcpu: MmuVcpu, sp: number, sptep: number): void {
+  if (spteLo(mmu, sptep) === 0 && spteHi(mmu, sptep) === 0) return;
+  const bytes = hasFourByteGptes(vcpu) ? 4 : 8;
+  const offset = firstGpteOffset(mmu, vcpu, sp) + indexOf(sptep) * bytes;
+  const { gfn } = mmu.pages;
+  if (!readGuestAtomic(mmu, vcpu, gfn[sp], offset, bytes)) zapPte(mmu, sptep, null);
+  else if (!syncEntry(mmu, vcpu, sp, sptep, mmu.words[0], bytes === 8 ? mmu.words[1] : 0)) return;
+  flushRemoteTlbsRange(mmu, gfn[sp], 1);
 }
 
 function invlpgLeaf(mmu: Mmu, vcpu: MmuVcpu, sp: number, sptep: number, wasPresent: boolean): boolean {

@@ -79,6 +79,7 @@ export function setCr0(mmu: Mmu, vcpu: MmuVcpu, s: CpuState, value: number, valu
 
 /** @kvm kvm_post_set_cr0 */
 function postSetCr0(mmu: Mmu, vcpu: MmuVcpu, changed: number, cr0: number): void {
+  if (changed === CR0_WP && mmu.kernel.ignoresIdleWp && !(cr0 & CR0_PG)) return;
   if (mmu.tdp && changed === CR0_WP) {
     initMmu(mmu, vcpu);
     return;

@@ -413,7 +413,7 @@ export class Vcpu {
 
   /** A fault while an event was delivered: pages that mirror what it hit go, lest it never get through. */
   private unprotectVirt(lo: number, hi: number): void {
-    if (this.mmu.isDirect) return;
+    if (this.mmu.isDirect || !this.vm.kernel.unprotectsOnDelivery) return;
     unprotectPage(this.vm, this.emulator.gfnFor(lo, hi, 0));
   }
 
