@@ -10,6 +10,8 @@ const CORE = givenPack('6.1-core');
 const ERRORS = givenPack('6.1-errors');
 const HOST = givenPack('6.1-host');
 const RANDOM = givenPack('6.1-random');
+const NEW_CORE = givenPack('6.12-core');
+const NEW_RANDOM = givenPack('6.12-random');
 
 /** The first differences between a recording and our run of its script. */
 function differences(want: Recording, got: Recording): string[] {
@@ -36,6 +38,30 @@ describe("Linux 6.1's KVM", () => {
     const recording = packed.load();
     expect(differences(recording, runScript(strip(recording), parseMachine(packed.settings)))).toEqual([]);
   });
+});
+
+describe("Linux 6.12's KVM", () => {
+  it.each([...NEW_CORE, ...NEW_RANDOM].map((packed) => [packed.name, packed] as const))(
+    'is what we do in %s',
+    (_name, packed) => {
+      const recording = packed.load();
+      expect(differences(recording, runScript(strip(recording), parseMachine(packed.settings)))).toEqual([]);
+    },
+  );
+
+  it.each(['lazy-drop-g2m.B', 'nx-huge.B', 'random-0013.B', 'random-0013.C', 'random-0032.A'])(
+    'keeps every invariant after each op of %s',
+    (name) => {
+      const packed = [...NEW_CORE, ...NEW_RANDOM].find((candidate) => candidate.name === name)!;
+      const broken: string[] = [];
+      runScript(strip(packed.load()), parseMachine(packed.settings), {
+        afterOp: ({ vmm }, { n }) => {
+          broken.push(...vmm.vm.verify().map((line) => `op ${n}: ${line}`));
+        },
+      });
+      expect(broken).toEqual([]);
+    },
+  );
 });
 
 describe('a replay', () => {

@@ -20,7 +20,6 @@ import {
 import { accountHugeNxPage } from './nx-huge-page.ts';
 import { makePagesAvailable } from './page-zap.ts';
 import { RACE_FAULT_BEFORE_LOCK, race } from './race.ts';
-import { spteLo } from './rmap.ts';
 import { directPtePrefetch, mmuSetSpte } from './set-spte.ts';
 import { ACC_ALL } from './spte.ts';
 import { tdpMap } from './tdp-mmu/tdp-map.ts';

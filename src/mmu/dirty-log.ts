@@ -82,7 +82,8 @@ function protectLargeAt(mmu: Mmu, slot: MemSlot, first: number, maskLo: number, 
   const highest = maskHi !== 0 ? 63 - Math.clz32(maskHi) : 31 - Math.clz32(maskLo);
   const start = slot.baseGfn + first + lowest;
   const end = slot.baseGfn + first + highest;
-  if (mmu.tdpMmu && mmu.eagerPageSplit) trySplitHugePages(mmu, slot, start, end + (mmu.kernel.clearSplitsLastPage ? 1 : 0), 1, false);
+  if (mmu.tdpMmu && mmu.eagerPageSplit)
+    trySplitHugePages(mmu, slot, start, end + (mmu.kernel.clearSplitsLastPage ? 1 : 0), 1, false);
   slotGfnWriteProtect(mmu, slot, start, 2);
   if (Math.ceil(start / 512) !== Math.ceil(end / 512)) slotGfnWriteProtect(mmu, slot, end, 2);
 }

@@ -34,8 +34,8 @@ export interface RecordingSource {
 
 const PACK_SUFFIX = '.ndjson.br';
 const EMBEDDED_FOLDER = 'recordings';
-/** What is replayed if nobody says otherwise; packs of other kernels may lie beside. */
-const EMBEDDED_KERNEL = '6.1';
+/** Whose packs are replayed if nobody says otherwise; those of other kernels may lie beside. */
+const EMBEDDED_KERNELS = ['6.1', '6.12'];
 
 /** The recordings at `path`; the embedded ones without a path. Throws a `CliError` if there is none. */
 export function findRecordings(path?: string): RecordingSource[] {
@@ -70,7 +70,7 @@ function embeddedPacks(): string[] {
     folder = dirname(folder);
   }
   return readdirSync(join(folder, EMBEDDED_FOLDER))
-    .filter((name) => name.startsWith(`${EMBEDDED_KERNEL}-`) && name.endsWith(PACK_SUFFIX))
+    .filter((name) => EMBEDDED_KERNELS.some((kernel) => name.startsWith(`${kernel}-`)) && name.endsWith(PACK_SUFFIX))
     .sort()
     .map((name) => join(folder, EMBEDDED_FOLDER, name));
 }

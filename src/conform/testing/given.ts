@@ -4,7 +4,7 @@ import { brotliDecompressSync } from 'node:zlib';
 import { type PackedRecording, readPack } from '../pack.ts';
 import type { Recording } from '../recording.ts';
 
-export type GivenSet = '6.1-core' | '6.1-errors' | '6.1-host' | '6.1-random';
+export type GivenSet = '6.1-core' | '6.1-errors' | '6.1-host' | '6.1-random' | '6.12-core' | '6.12-random';
 
 export function givenText(set: GivenSet): string {
   const file = new URL(`../../../recordings/${set}.ndjson.br`, import.meta.url);

@@ -18,6 +18,7 @@ import {
 import { MEM_LOG_DIRTY_PAGES } from '../../mem/memslots.ts';
 import { doPageFault } from '../fault.ts';
 import { RET_PF_RETRY } from '../page-fault.ts';
+import { KERNEL_6_12 } from '../kernel-version.ts';
 import { POLICIES } from '../policy.ts';
 import {
   RACE_FAST_FAULT_CMPXCHG,
@@ -125,6 +126,43 @@ describe('a fault', () => {
     vm.setNxHugePages(false);
     vcpu.touchPage(3, FETCH);
     expect(vm.stats).toMatchObject({ pages_2m: 1, pages_4k: 0, nx_lpage_splits: 0 });
+    expectSound(vm);
+  });
+});
+
+describe('a fault of Linux 6.12', () => {
+  it('splits a large logged leaf: no flush, and the neighbours stay readable and clean', () => {
+    const { vm, vcpu, setFlags } = build({ kernel: KERNEL_6_12 });
+    vcpu.touchPage(0, WRITE);
+    setFlags(LOG);
+    expect(flushesDuring(vm, () => vcpu.touchPage(7, WRITE))).toBe(0);
+    expect(vm.stats).toMatchObject({ pages_2m: 0, pages_4k: 512 });
+    const before = vcpu.mmu.stats.pf_taken;
+    vcpu.touchPage(8, READ);
+    expect(vcpu.mmu.stats.pf_taken).toBe(before);
+    expect(bitsOf(vm.getDirtyLog(0))).toEqual([7]);
+    expectSound(vm);
+  });
+
+  it('leaves the range to the one that split it first', () => {
+    const { vm, vcpu, setFlags } = build({ kernel: KERNEL_6_12 });
+    vcpu.touchPage(0, WRITE);
+    vm.vcpus[1].touchPage(600, READ);
+    setFlags(LOG);
+    at(RACE_TDP_CMPXCHG, () => vm.vcpus[1].touchPage(9, WRITE));
+    vcpu.touchPage(7, WRITE);
+    expect(left()).toBe(0);
+    expect(vm.stats.pages_4k).toBe(512);
+    expect(bitsOf(vm.getDirtyLog(0))).toEqual([7, 9]);
+    expectSound(vm);
+  });
+
+  it('splits the last page of a cleared range, too', () => {
+    const { vm, vcpu, setFlags } = build({ kernel: KERNEL_6_12, policy: POLICIES.eager, manual: 3 });
+    vcpu.touchPage(0, WRITE);
+    setFlags(LOG);
+    vm.clearDirtyLog(0, 0, 64, new Int32Array([1, 0]));
+    expect(vm.stats).toMatchObject({ pages_2m: 0, pages_4k: 512 });
     expectSound(vm);
   });
 });

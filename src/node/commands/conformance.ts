@@ -1,5 +1,5 @@
 import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Command } from 'commander';
 import { compareRecordings, formatDifference } from '../../conform/compare.ts';
 import { type Mode, type Recording, strip } from '../../conform/recording.ts';
@@ -53,14 +53,22 @@ function conformance(paths: string[], options: Options): void {
   const all = paths.length === 0 ? findRecordings() : paths.flatMap((path) => findRecordings(path));
   const sources = all.filter((source) => modes.includes(source.mode));
   if (sources.length === 0) throw new CliError(`no recording in mode ${modes.join(' or ')}`);
+  const nameOf = namesOf(sources);
   if (options.write !== undefined) {
-    writeAll(sources, options.write);
+    writeAll(sources, options.write, nameOf);
     return;
   }
-  const verdicts = sources.map((source) => judge(source, limit, options));
+  const verdicts = sources.map((source) => judge(source, nameOf(source), limit, options));
   if (options.json) process.stdout.write(`${JSON.stringify(summary(verdicts))}\n`);
   else printSummary(verdicts);
   if (verdicts.some((verdict) => !verdict.identical)) process.exitCode = 1;
+}
+
+/** Names to print: with the set before it, where two sets have a recording of that name. */
+function namesOf(sources: readonly RecordingSource[]): (source: RecordingSource) => string {
+  const counts = new Map<string, number>();
+  for (const { name } of sources) counts.set(name, (counts.get(name) ?? 0) + 1);
+  return ({ name, set }) => (counts.get(name) === 1 ? name : `${set}/${name}`);
 }
 
 /** Our run of a recording. Only what `strip` leaves of it is used. */
@@ -73,7 +81,7 @@ function replay(source: RecordingSource, recording: Recording): Recording {
   }
 }
 
-function judge(source: RecordingSource, limit: number, { json, strict }: Options): Verdict {
+function judge(source: RecordingSource, name: string, limit: number, { json, strict }: Options): Verdict {
   const recording = source.load();
   const { count, differences } = compareRecordings(recording, replay(source, recording), {
     limit,
@@ -81,16 +89,22 @@ function judge(source: RecordingSource, limit: number, { json, strict }: Options
   });
   const lines = differences.map((difference) => formatDifference(difference));
   if (json !== true && count > 0) {
-    process.stdout.write(`${source.name}: ${count} ${count === 1 ? 'difference' : 'differences'}\n`);
+    process.stdout.write(`${name}: ${count} ${count === 1 ? 'difference' : 'differences'}\n`);
     for (const line of lines) process.stdout.write(`  ${line}\n`);
   }
-  return { name: source.name, mode: source.mode, identical: count === 0, differences: lines };
+  return { name, mode: source.mode, identical: count === 0, differences: lines };
 }
 
-function writeAll(sources: readonly RecordingSource[], folder: string): void {
-  mkdirSync(folder, { recursive: true });
-  for (const source of sources)
-    writeWhole(join(folder, `${source.name}.json`), [writeRecording(replay(source, source.load()))]);
+function writeAll(
+  sources: readonly RecordingSource[],
+  folder: string,
+  nameOf: (source: RecordingSource) => string,
+): void {
+  for (const source of sources) {
+    const path = join(folder, `${nameOf(source)}.json`);
+    mkdirSync(dirname(path), { recursive: true });
+    writeWhole(path, [writeRecording(replay(source, source.load()))]);
+  }
   process.stdout.write(`${sources.length} runs written to ${folder}\n`);
 }
 

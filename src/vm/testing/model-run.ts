@@ -4,6 +4,7 @@
  */
 import * as fc from 'fast-check';
 import { Prng } from '../../base/prng.ts';
+import { KERNEL_6_1, KERNEL_6_12 } from '../../mmu/kernel-version.ts';
 import { POLICIES, type Policy, type PolicyName } from '../../mmu/policy.ts';
 import { isMmioSpte, SPTE_W } from '../../mmu/spte.ts';
 import { type Op, OP_NAMES, type WorldPlan } from './world-plan.ts';
@@ -49,7 +50,9 @@ export function planOf(seed: number, policy: Policy): WorldPlan {
     mayLose: policy.fastFaultLarge === 'unguarded' && paging === 'tdp',
     hostile: guest === 'tables' && random.chance(1 / 4),
   };
-  return paging === 'tdp' && random.chance(1 / 2) ? { ...plan, paging: 'tdp-mmu' } : plan;
+  const isTdpMmu = paging === 'tdp' && random.chance(1 / 2);
+  const kernel = random.chance(1 / 3) ? KERNEL_6_12 : KERNEL_6_1;
+  return { ...plan, kernel, paging: isTdpMmu ? 'tdp-mmu' : paging };
 }
 
 class OpSource {

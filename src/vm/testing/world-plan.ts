@@ -1,9 +1,12 @@
 /** What kind of machine a world of the model-based tests is, and what can be done to it. */
 import type { TlbPreference } from '../../hw/adversarial-tlb.ts';
+import type { KernelVersion } from '../../mmu/kernel-version.ts';
 import type { Policy } from '../../mmu/policy.ts';
 
 export interface WorldPlan {
   readonly policy: Policy;
+  /** Linux 6.1 if absent. */
+  readonly kernel?: KernelVersion;
   /** `tdp`: nested paging by the rmap-based engine. */
   readonly paging: 'tdp' | 'tdp-mmu' | 'shadow';
   /** `touch`: no tables of its own, guest-physical accesses; nested paging only. */

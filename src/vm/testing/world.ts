@@ -74,6 +74,7 @@ export class World {
       npt: plan.paging !== 'shadow',
       tdpMmu: plan.paging === 'tdp-mmu',
       policy: plan.policy,
+      kernel: plan.kernel,
       cpuModel: CPU_AMD,
       tlb: () => {
         const tlb = new WatchedTlb(plan.tlb);
