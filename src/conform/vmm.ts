@@ -7,7 +7,7 @@ import { type Backing, HostMm } from '../mem/host/host-mm.ts';
 import { VmmError, VmmMemory } from '../mem/host/vmm-memory.ts';
 import { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
 import type { Tracer } from '../trace/tracer.ts';
-import { CAP_MANUAL_DIRTY_LOG_PROTECT2, type Policy, Vm } from '../vm/vm.ts';
+import { type Bugs, CAP_MANUAL_DIRTY_LOG_PROTECT2, type Policy, Vm } from '../vm/vm.ts';
 import { hex } from './entry-form.ts';
 import type { Machine } from './machine.ts';
 import type { OpResult, Script, SlotInfo } from './recording.ts';
@@ -68,9 +68,9 @@ export class Vmm {
   private readonly slotFlags = new Map<number, number>();
   private out: HostOutput = { res: {} };
 
-  constructor(script: Script, machine: Machine, trace: Tracer, policy?: Policy) {
+  constructor(script: Script, machine: Machine, trace: Tracer, policy?: Policy, bugs?: Bugs) {
     const nxHugePages = isNxForced(script.params['nx_huge_pages']);
-    this.vm = new Vm({ host: this.mm, npt: script.mode !== 'C', nxHugePages, trace, policy });
+    this.vm = new Vm({ host: this.mm, npt: script.mode !== 'C', nxHugePages, trace, policy, bugs });
     orGiveUp(() => {
       if (machine.manual) this.vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, machine.manual);
       if (machine.mmuPages) this.vm.setNrMmuPages(machine.mmuPages);

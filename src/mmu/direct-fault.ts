@@ -21,7 +21,7 @@ import { accountHugeNxPage, makePagesAvailable } from './page-zap.ts';
 import { RACE_FAULT_BEFORE_LOCK, race } from './race.ts';
 import { spteLo } from './rmap.ts';
 import { directPtePrefetch, mmuSetSpte } from './set-spte.ts';
-import { ACC_ALL } from './spte.ts';
+import { ACC_ALL, isLarge, isShadowPresent } from './spte.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
 /** RET_PF_*, or a negative errno. @kvm direct_page_fault */
@@ -57,6 +57,7 @@ function directMap(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number {
     if (fault.nxHugePageWorkaround) disallowedHugepageAdjust(fault, spteLo(mmu, walk.sptep), walk.level);
     baseGfn = fault.gfn & ~(pagesPerLevel(walk.level) - 1);
     if (walk.level === fault.goalLevel) break;
+    if (mmu.bugs.readOnlyLargeStays && isLargeLeaf(spteLo(mmu, walk.sptep))) return RET_PF_RETRY;
     const child = getChildPage(mmu, vcpu, walk.sptep, baseGfn, true, ACC_ALL);
     if (child === CHILD_EXISTS) continue;
     linkShadowPage(mmu, walk.sptep, child);
@@ -66,4 +67,9 @@ function directMap(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number {
   const ret = mmuSetSpte(mmu, vcpu, fault.slot, walk.sptep, ACC_ALL, baseGfn, fault.pfn, fault);
   if (ret !== RET_PF_SPURIOUS) directPtePrefetch(mmu, vcpu, walk.sptep);
   return ret;
+}
+
+/** The walk ends at it: nothing can be linked below. */
+function isLargeLeaf(lo: number): boolean {
+  return isShadowPresent(lo) && isLarge(lo);
 }

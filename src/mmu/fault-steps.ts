@@ -29,8 +29,9 @@ export function isTrackedWrite(mmu: Mmu, fault: PageFault): boolean {
 
 /** Looks the host frame up. CONTINUE, or RETRY while the slot is going away. @kvm kvm_faultin_pfn */
 export function faultinPfn(mmu: Mmu, fault: PageFault): number {
-  fault.mmuSeq = mmu.invalidateSeq;
-  if (fault.slot?.isInvalid) return RET_PF_RETRY;
+  const { bugs, invalidateSeq } = mmu;
+  fault.mmuSeq = bugs.sequenceHas32Bits ? invalidateSeq | 0 : invalidateSeq;
+  if (fault.slot?.isInvalid && !bugs.mmioInInvalidSlot) return RET_PF_RETRY;
   fault.pfn = gfnToPfn(mmu, fault);
   return RET_PF_CONTINUE;
 }
@@ -43,7 +44,7 @@ function gfnToPfn(mmu: Mmu, fault: PageFault): number {
   const slot = fault.slot;
   fault.mapWritable = false;
   fault.hva = hvaOfGfn(slot, fault.gfn);
-  if (slot === null) return PFN_NOSLOT;
+  if (slot === null || slot.isInvalid) return PFN_NOSLOT;
   if (slot.isReadonly) {
     if (fault.write) {
       fault.hva = -1;

@@ -14,6 +14,7 @@ import { ADDRESS_SPACES, type MemSlot, Memslots } from '../mem/memslots.ts';
 import { TableArena } from '../mem/table-arena.ts';
 import { VmStats } from '../trace/stats.ts';
 import type { Tracer } from '../trace/tracer.ts';
+import { type Bugs, NO_BUGS } from './bugs.ts';
 import { LINUX_6_1, type Policy } from './policy.ts';
 import { PteLists } from './pte-list.ts';
 import { REQ_TLB_FLUSH } from './requests.ts';
@@ -27,6 +28,8 @@ export interface MmuConfig {
   /** Two-dimensional paging; false: shadow paging. */
   readonly tdp: boolean;
   readonly policy?: Policy;
+  /** What shall be as it was before somebody mended it. */
+  readonly bugs?: Bugs;
   readonly nxHugePages?: boolean;
 }
 
@@ -41,6 +44,7 @@ export class Mmu {
   readonly trace: Tracer;
   readonly tdp: boolean;
   readonly policy: Policy;
+  readonly bugs: Bugs;
 
   /** @kvm nx_huge_pages */
   nxHugePages: boolean;
@@ -80,6 +84,7 @@ export class Mmu {
     this.trace = config.trace;
     this.tdp = config.tdp;
     this.policy = config.policy ?? LINUX_6_1;
+    this.bugs = config.bugs ?? NO_BUGS;
     this.nxHugePages = config.nxHugePages ?? false;
   }
 }

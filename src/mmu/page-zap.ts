@@ -51,7 +51,8 @@ export function zapPte(mmu: Mmu, sptep: number, invalid: number[] | null): numbe
   const child = childOf(lo, hi);
   dropParentPte(mmu, child, sptep);
   if (!mmu.tdp || invalid === null || (mmu.pages.role[child] & ROLE_GUEST_MODE) === 0) return 0;
-  if (mmu.pages.rootCount[child] !== 0 || mmu.pages.parents[child] !== 0) return 0;
+  if (mmu.pages.parents[child] !== 0) return 0;
+  if (mmu.pages.rootCount[child] !== 0 && !mmu.bugs.nestedRootsZapped) return 0;
   return prepareZapPage(mmu, child, invalid);
 }
 
@@ -136,16 +137,18 @@ function unaccountHugeNxPage(mmu: Mmu, sp: number): void {
 function zapOldestPages(mmu: Mmu, count: number): void {
   const invalid: number[] = [];
   let total = 0;
-  let sp = mmu.pages.oldest;
+  const { pages } = mmu;
+  const wrongEnd = mmu.bugs.newestZappedFirst;
+  let sp = wrongEnd ? pages.newest : pages.oldest;
   while (sp !== 0) {
-    const newer = mmu.pages.newerOf(sp);
-    if (mmu.pages.rootCount[sp] !== 0) {
-      sp = newer;
+    const next = wrongEnd ? pages.olderOf(sp) : pages.newerOf(sp);
+    if (pages.rootCount[sp] !== 0) {
+      sp = next;
       continue;
     }
     total += prepareZapPage(mmu, sp, invalid);
     if (total >= count) break;
-    sp = mmu.zapUnstable ? mmu.pages.oldest : newer;
+    sp = !mmu.zapUnstable ? next : wrongEnd ? pages.newest : pages.oldest;
   }
   commitZapPages(mmu, invalid);
   mmu.stats.mmu_recycled += total;
@@ -198,7 +201,8 @@ function zapObsoletePages(mmu: Mmu): void {
       batch = 0;
     }
     const newer = mmu.pages.newerOf(sp);
-    batch += prepareZapPage(mmu, sp, invalid);
+    const zapped = prepareZapPage(mmu, sp, invalid);
+    if (mmu.zapUnstable || !mmu.bugs.stableZapsUncounted) batch += zapped;
     sp = mmu.zapUnstable ? mmu.pages.oldest : newer;
   }
   commitZapPages(mmu, invalid);

@@ -7,7 +7,7 @@ import { makeSpte } from './make-spte.ts';
 import { markMmioSpte } from './mmio-cache.ts';
 import { type PageFault, PFN_NOSLOT, RET_PF_EMULATE, RET_PF_FIXED, RET_PF_SPURIOUS } from './page-fault.ts';
 import { dropParentPte } from './page-zap.ts';
-import { dropSpte, mmuSpteUpdate, rmapAdd, spteHi, spteLo } from './rmap.ts';
+import { dropSpte, mmuSpteClearNoTrack, mmuSpteUpdate, rmapAdd, spteHi, spteLo } from './rmap.ts';
 import { roleAccess } from './role.ts';
 import { childOf, indexOf, spOf, sptepAt } from './shadow-pages.ts';
 import { ACC_WRITE, isLarge, isShadowPresent, pfnOf } from './spte.ts';
@@ -34,7 +34,7 @@ export function mmuSetSpte(
   const oldLo = spteLo(mmu, sptep);
   let wasRmapped = false;
   let flush = false;
-  if (isShadowPresent(oldLo)) {
+  if (isShadowPresent(oldLo) && !(pfn === PFN_NOSLOT && mmu.bugs.mmioOverPresent)) {
     const oldHi = spteHi(mmu, sptep);
     if (level > 1 && !isLarge(oldLo)) {
       dropParentPte(mmu, childOf(oldLo, oldHi), sptep);
@@ -47,6 +47,8 @@ export function mmuSetSpte(
 
   if (pfn === PFN_NOSLOT) {
     vcpu.stats.pf_mmio_spte_created++;
+    // The kernel warned and stored it all the same.
+    if (mmu.bugs.mmioOverPresent) mmuSpteClearNoTrack(mmu, sptep);
     markMmioSpte(mmu, sptep, gfn, access);
     if (flush) flushRemoteTlbsRange(mmu, gfn, pagesPerLevel(level));
     return RET_PF_EMULATE;

@@ -172,9 +172,9 @@ function applyLogging(mmu: Mmu, old: MemSlot, slot: MemSlot): void {
     return;
   }
   if (mmu.manualProtect && mmu.initiallySet) return;
-  slotRemoveWriteAccess(mmu, slot, 1);
+  const changed = slotRemoveWriteAccess(mmu, slot, 1);
   race(RACE_BEFORE_FLUSH);
-  flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
+  if (changed || !mmu.bugs.flushIfChanged) flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
 }
 
 /** Faults on the slot retry from now on, and nothing maps it any more. @kvm kvm_invalidate_memslot */

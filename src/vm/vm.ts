@@ -9,6 +9,7 @@ import type { HostMemory } from '../mem/host-memory.ts';
 import { Mmu } from '../mmu/mmu.ts';
 import { MmuNotifier } from '../mmu/notifier.ts';
 import { changeMmuPages, zapAllFast } from '../mmu/page-zap.ts';
+import type { Bugs } from '../mmu/bugs.ts';
 import type { Policy } from '../mmu/policy.ts';
 import { verify } from '../mmu/verify.ts';
 import { Tracer } from '../trace/tracer.ts';
@@ -25,6 +26,7 @@ import { Vcpu } from './vcpu.ts';
 export { CAP_MANUAL_DIRTY_LOG_PROTECT2, CAP_VM_DISABLE_NX_HUGE_PAGES } from './capabilities.ts';
 export type { MemoryRegion } from './memory-region.ts';
 export { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
+export { type BugName, BUGS, type Bugs, withBugs } from '../mmu/bugs.ts';
 export { POLICIES, type Policy, type PolicyName } from '../mmu/policy.ts';
 
 /** @kvm KVM_MIN_ALLOC_MMU_PAGES */
@@ -35,6 +37,8 @@ export interface VmConfig {
   /** Two-dimensional paging (NPT); false: shadow paging. */
   readonly npt: boolean;
   readonly policy?: Policy;
+  /** For the museum: what shall be as it was before somebody mended it. */
+  readonly bugs?: Bugs;
   readonly nxHugePages?: boolean;
   readonly trace?: Tracer;
   readonly cpuModel?: CpuModel;
@@ -63,6 +67,7 @@ export class Vm {
       trace: this.trace,
       tdp: config.npt,
       policy: config.policy,
+      bugs: config.bugs,
       nxHugePages: config.nxHugePages,
     });
     this.nxParameter = config.nxHugePages ?? false;
