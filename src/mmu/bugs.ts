@@ -32,7 +32,6 @@ export const BUGS = {
   previousRootsUnchecked: 'previous roots are freed if the current one is obsolete, not if they are',
   newestZappedFirst: 'the youngest pages are recycled, those that the guest needs most',
   stableZapsUncounted: 'a batch counts only pages that took others with them, so it never ends',
-  nestedRootsZapped: 'a page without parents goes with its last one though it is the root of a vCPU',
 
   // Memory slots, MMIO, faults.
   mmioOverPresent: 'an MMIO entry is stored over a present one, which stays in its list',

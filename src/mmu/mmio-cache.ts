@@ -6,7 +6,16 @@ import { TP_CHECK_MMIO_SPTE, TP_HANDLE_MMIO_PAGE_FAULT } from '../trace/tracepoi
 import type { Mmu } from './mmu.ts';
 import { RET_PF_EMULATE, RET_PF_INVALID, RET_PF_RETRY } from './page-fault.ts';
 import { mmuSpteClearNoTrack, mmuSpteSet, spteHi, spteLo } from './rmap.ts';
-import { isMmioSpte, MMIO_GEN_MASK, MMIO_GEN_OVERLAPPING_SHIFT_HI, mmioAccess, mmioGeneration, mmioGfn, mmioSpteHi, mmioSpteLo } from './spte.ts';
+import {
+  isMmioSpte,
+  MMIO_GEN_MASK,
+  MMIO_GEN_OVERLAPPING_SHIFT_HI,
+  mmioAccess,
+  mmioGeneration,
+  mmioGfn,
+  mmioSpteHi,
+  mmioSpteLo,
+} from './spte.ts';
 import { traceMarkMmioSpte } from './tracing.ts';
 import type { MmuVcpu } from './vcpu.ts';
 

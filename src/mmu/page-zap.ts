@@ -51,8 +51,7 @@ export function zapPte(mmu: Mmu, sptep: number, invalid: number[] | null): numbe
   const child = childOf(lo, hi);
   dropParentPte(mmu, child, sptep);
   if (!mmu.tdp || invalid === null || (mmu.pages.role[child] & ROLE_GUEST_MODE) === 0) return 0;
-  if (mmu.pages.parents[child] !== 0) return 0;
-  if (mmu.pages.rootCount[child] !== 0 && !mmu.bugs.nestedRootsZapped) return 0;
+  if (mmu.pages.rootCount[child] !== 0 || mmu.pages.parents[child] !== 0) return 0;
   return prepareZapPage(mmu, child, invalid);
 }
 
