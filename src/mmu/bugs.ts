@@ -23,6 +23,7 @@ export const BUGS = {
   // Guest tables that change.
   syncMayUnsync: 'syncing one page may make the next one unsync that is about to be synced',
   linkedBeforeSynced: 'a page with stale pages below becomes reachable before they are synced',
+  flushInsteadOfSync: 'a page with stale pages below becomes reachable, and the TLB is flushed in place of a sync',
   gpteNotReread: 'a guest entry is not read again once its table is write-protected',
   childGfnUnchecked: 'any page of the right role counts as the child, whatever gfn it maps',
   childRoleUnchecked: 'any page of the right gfn counts as the child, whatever its role',

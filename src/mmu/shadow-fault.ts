@@ -22,7 +22,7 @@ import { type Mmu, vcpuSlot } from './mmu.ts';
 import { type PageFault, RET_PF_CONTINUE, RET_PF_EMULATE, RET_PF_RETRY, RET_PF_SPURIOUS } from './page-fault.ts';
 import { accountHugeNxPage, makePagesAvailable } from './page-zap.ts';
 import { RACE_FAULT_BEFORE_LOCK, race } from './race.ts';
-import { REQ_MMU_SYNC } from './requests.ts';
+import { REQ_MMU_SYNC, REQ_TLB_FLUSH_CURRENT } from './requests.ts';
 import { spteHi, spteLo } from './rmap.ts';
 import { mmuSetSpte } from './set-spte.ts';
 import { spOf } from './shadow-pages.ts';
@@ -78,10 +78,7 @@ function fetch(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault, gw: GuestWalk): number
     const access = gw.ptAccess[mmu.bugs.lowerRightsInherited ? gw.level - 1 : below];
     const child = getChildPage(mmu, vcpu, walk.sptep, gw.tableGfn[below], false, access);
     // What becomes reachable must not be stale: a non-present entry made present needs no flush by the guest.
-    if (child !== CHILD_EXISTS && mmu.pages.unsyncChildren[child] !== 0) {
-      if (mmu.bugs.linkedBeforeSynced) vcpu.requests |= REQ_MMU_SYNC;
-      else syncChildren(mmu, vcpu, child);
-    }
+    if (child !== CHILD_EXISTS && mmu.pages.unsyncChildren[child] !== 0) bringUpToDate(mmu, vcpu, child);
     // Only now is the table write-protected: was the entry changed before?
     if (gpteChanged(mmu, vcpu, gw, walk.level - 1)) return RET_PF_RETRY;
     if (child !== CHILD_EXISTS) linkShadowPage(mmu, walk.sptep, child);
@@ -105,6 +102,13 @@ function fetch(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault, gw: GuestWalk): number
   const ret = mmuSetSpte(mmu, vcpu, fault.slot, walk.sptep, gw.pteAccess, baseGfn, fault.pfn, fault);
   if (ret !== RET_PF_SPURIOUS) ptePrefetch(mmu, vcpu, walk.sptep);
   return ret;
+}
+
+/** At once: a request would be served by this vCPU alone, and after others can use what is linked. */
+function bringUpToDate(mmu: Mmu, vcpu: MmuVcpu, child: number): void {
+  if (mmu.bugs.flushInsteadOfSync) vcpu.requests |= REQ_TLB_FLUSH_CURRENT;
+  else if (mmu.bugs.linkedBeforeSynced) vcpu.requests |= REQ_MMU_SYNC;
+  else syncChildren(mmu, vcpu, child);
 }
 
 /** Rights for small pages below the guest's leaf: the leaf's own. */

@@ -5,25 +5,17 @@ import { activePages } from '../../vm/testing/build-vm.ts';
 import { doPageFault } from '../fault.ts';
 import { getShadowPage } from '../get-page.ts';
 import { unprotectPage } from '../page-zap.ts';
-import * as racePoints from '../race.ts';
+import { RACE_FAULT_BEFORE_LOCK } from '../race.ts';
 import { ROLE_SMM_SHIFT, withLevel } from '../role.ts';
 import { spOf } from '../shadow-pages.ts';
+import { atNext } from './testing/at-race.ts';
 import { broken, exhibit, outcome } from './testing/exhibit.ts';
 
-/** What happens at the next passage of a race point. */
-const scheduled = vi.hoisted(() => ({ point: 0, call: (): void => {} }));
 vi.mock('../race.ts', async (original) => ({
-  ...(await original<typeof racePoints>()),
-  race: (point: number): void => {
-    if (point !== scheduled.point) return;
-    scheduled.point = 0;
-    scheduled.call();
-  },
+  ...(await original<object>()),
+  race: (await import('./testing/at-race.ts')).race,
 }));
-function atNext(point: number, call: () => void): void {
-  Object.assign(scheduled, { point, call });
-}
-afterEach(() => atNext(0, () => {}));
+afterEach(() => atNext(0));
 
 const MIB = 2 ** 20;
 const DATA = 16 * MIB;
@@ -80,6 +72,20 @@ exhibit('linkedBeforeSynced', 'another vCPU uses a translation that the guest ha
   mended: '0x22',
 });
 
+exhibit('flushInsteadOfSync', 'a vCPU uses a translation that the guest has replaced', {
+  script: (bugs) => {
+    const maps = [VA, VA + 2 * MIB].map((va) => ({ va, gpa: DATA }));
+    const guest = guestWithMarks({ maps, bugs });
+    const [l3, l1] = [guest.entry(VA, 3), guest.entry(VA, 1)];
+    const old = guest.peek(l3);
+    guest.expectDone(`r ${VA}`, `w64 ${l1} ${leaf(DATA)}`, `w64 ${l3} 0`, `w64 ${l1} ${leaf(DATA + 4096)}`);
+    guest.expectDone(`w64 ${l3} 0x${old.toString(16)}`, `r ${VA + 2 * MIB}`);
+    return guest.read(VA);
+  },
+  damage: '0x11',
+  mended: '0x22',
+});
+
 exhibit('gpteNotReread', 'a translation that changed during the fault is used for ever', {
   script: (bugs) => {
     const guest = guestWithMarks({ bugs });
@@ -88,7 +94,7 @@ exhibit('gpteNotReread', 'a translation that changed during the fault is used fo
     const hva = slots[0].byId(0)!.userspaceAddr + guest.entry(VA, 1);
     const entry = new Uint8Array(new Uint32Array([DATA + 4096 + WUAD, 0]).buffer);
     // Another vCPU writes the entry: the table is not shadowed yet, so nothing stops it.
-    atNext(racePoints.RACE_FAULT_BEFORE_LOCK, () => host.writeUser(hva, entry, 8));
+    atNext(RACE_FAULT_BEFORE_LOCK, () => host.writeUser(hva, entry, 8));
     guest.expectDone(`r ${VA}`, `invlpg ${VA}`);
     return guest.read(VA);
   },

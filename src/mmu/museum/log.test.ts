@@ -7,25 +7,17 @@ import { type Policy, POLICIES } from '../../vm/vm.ts';
 import { doPageFault } from '../fault.ts';
 import { PFERR_PRESENT, PFERR_USER, PFERR_WRITE } from '../guest-mode.ts';
 import { RET_PF_RETRY } from '../page-fault.ts';
-import * as racePoints from '../race.ts';
+import { RACE_BEFORE_FLUSH } from '../race.ts';
 import { spteWriteProtect } from '../rmap.ts';
+import { atNext } from './testing/at-race.ts';
 import { CopyOnWriteHost } from './testing/copy-on-write-host.ts';
 import { exhibit } from './testing/exhibit.ts';
 
-/** What happens at the next passage of a race point. */
-const scheduled = vi.hoisted(() => ({ point: 0, call: (): void => {} }));
 vi.mock('../race.ts', async (original) => ({
-  ...(await original<typeof racePoints>()),
-  race: (point: number): void => {
-    if (point !== scheduled.point) return;
-    scheduled.point = 0;
-    scheduled.call();
-  },
+  ...(await original<object>()),
+  race: (await import('./testing/at-race.ts')).race,
 }));
-function atNext(point: number, call: () => void): void {
-  Object.assign(scheduled, { point, call });
-}
-afterEach(() => atNext(0, () => {}));
+afterEach(() => atNext(0));
 
 const MIB = 2 ** 20;
 const DATA = 16 * MIB;
@@ -76,7 +68,7 @@ exhibit('flushIfWritable', 'a guest table is written through a stale TLB entry, 
     for (const { cpu } of guest.vm.vcpus) cpu.flushAtEntry = false;
     // The frame is no table yet for KVM: mapped writable, and so in the TLB of vCPU 0.
     guest.expectDone('vcpu 1', 'nop', 'vcpu 0', `w64 ${entry + 0x800} 0`);
-    atNext(racePoints.RACE_BEFORE_FLUSH, () => {
+    atNext(RACE_BEFORE_FLUSH, () => {
       // The log has taken W and not flushed yet. Another vCPU makes the frame a shadowed table ...
       guest.expectDone('vcpu 1', `r ${VA}`, 'vcpu 0');
       // ... and the first one writes it.

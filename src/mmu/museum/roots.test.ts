@@ -3,18 +3,17 @@ import { vi } from 'vitest';
 import { buildGuest } from '../../vm/testing/build-guest.ts';
 import { buildVm, READ, WRITE } from '../../vm/testing/build-vm.ts';
 import { unprotectPage, zapAllFast } from '../page-zap.ts';
-import type * as racePoints from '../race.ts';
+import { RACE_ZAP_BATCH } from '../race.ts';
 import { broken, exhibit } from './testing/exhibit.ts';
 
 /** Passages of race points, by number. */
 const passed = vi.hoisted((): number[] => []);
 vi.mock('../race.ts', async (original) => ({
-  ...(await original<typeof racePoints>()),
+  ...(await original<object>()),
   race: (point: number): void => {
     passed[point] = (passed[point] ?? 0) + 1;
   },
 }));
-const RACE_ZAP_BATCH = 4;
 
 exhibit('previousRootsUnchecked', 'a vCPU keeps a root that was zapped', {
   script: (bugs) => {

@@ -9,23 +9,15 @@ import { doPageFault } from '../fault.ts';
 import { PFERR_USER, PFERR_WRITE } from '../guest-mode.ts';
 import { MmuNotifier } from '../notifier.ts';
 import { RET_PF_NAMES, RET_PF_RETRY } from '../page-fault.ts';
-import * as racePoints from '../race.ts';
+import { RACE_ZAP_BATCH } from '../race.ts';
+import { atNext } from './testing/at-race.ts';
 import { exhibit } from './testing/exhibit.ts';
 
-/** What happens at the next passage of a race point. */
-const scheduled = vi.hoisted(() => ({ point: 0, call: (): void => {} }));
 vi.mock('../race.ts', async (original) => ({
-  ...(await original<typeof racePoints>()),
-  race: (point: number): void => {
-    if (point !== scheduled.point) return;
-    scheduled.point = 0;
-    scheduled.call();
-  },
+  ...(await original<object>()),
+  race: (await import('./testing/at-race.ts')).race,
 }));
-function atNext(point: number, call: () => void): void {
-  Object.assign(scheduled, { point, call });
-}
-afterEach(() => atNext(0, () => {}));
+afterEach(() => atNext(0));
 
 const MIB = 2 ** 20;
 const VA = 0x40000000;
@@ -67,7 +59,7 @@ exhibit('mmioInInvalidSlot', 'a write to memory that is just being moved goes to
     });
     for (let region = 0; region < 40; region++) vcpu.touchPage(region * 512, WRITE);
     let result = -1;
-    atNext(racePoints.RACE_ZAP_BATCH, () => {
+    atNext(RACE_ZAP_BATCH, () => {
       // In the middle of the move the guest goes on, on a new root.
       vcpu.touchPage(other, READ);
       result = doPageFault(vm.mmu, vcpu.mmu, 5 * 4096, 0, PFERR_USER | PFERR_WRITE);
