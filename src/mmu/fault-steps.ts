@@ -31,7 +31,7 @@ export function isTrackedWrite(mmu: Mmu, fault: PageFault): boolean {
 export function faultinPfn(mmu: Mmu, fault: PageFault): number {
   const { bugs, invalidateSeq } = mmu;
   fault.mmuSeq = bugs.sequenceHas32Bits ? invalidateSeq | 0 : invalidateSeq;
-  if (fault.slot?.isInvalid && !bugs.mmioInInvalidSlot) return RET_PF_RETRY;
+  if (fault.slot?.isInvalid) return bugs.mmioInInvalidSlot ? RET_PF_CONTINUE : RET_PF_RETRY;
   fault.pfn = gfnToPfn(mmu, fault);
   return RET_PF_CONTINUE;
 }
@@ -44,7 +44,7 @@ function gfnToPfn(mmu: Mmu, fault: PageFault): number {
   const slot = fault.slot;
   fault.mapWritable = false;
   fault.hva = hvaOfGfn(slot, fault.gfn);
-  if (slot === null || slot.isInvalid) return PFN_NOSLOT;
+  if (slot === null) return PFN_NOSLOT;
   if (slot.isReadonly) {
     if (fault.write) {
       fault.hva = -1;

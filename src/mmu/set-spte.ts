@@ -34,21 +34,17 @@ export function mmuSetSpte(
   const oldLo = spteLo(mmu, sptep);
   let wasRmapped = false;
   let flush = false;
-  if (isShadowPresent(oldLo) && !(pfn === PFN_NOSLOT && mmu.bugs.mmioOverPresent)) {
+  if (isShadowPresent(oldLo)) {
     const oldHi = spteHi(mmu, sptep);
     if (level > 1 && !isLarge(oldLo)) {
       dropParentPte(mmu, childOf(oldLo, oldHi), sptep);
       flush = true;
-    } else if (pfn !== pfnOf(oldLo, oldHi)) {
-      dropSpte(mmu, sptep);
-      flush = true;
-    } else wasRmapped = true;
+    } else if (pfn !== pfnOf(oldLo, oldHi)) flush = takeOut(mmu, sptep, pfn);
+    else wasRmapped = true;
   }
 
   if (pfn === PFN_NOSLOT) {
     vcpu.stats.pf_mmio_spte_created++;
-    // The kernel warned and stored it all the same.
-    if (mmu.bugs.mmioOverPresent) mmuSpteClearNoTrack(mmu, sptep);
     markMmioSpte(mmu, sptep, gfn, access);
     if (flush) flushRemoteTlbsRange(mmu, gfn, pagesPerLevel(level));
     return RET_PF_EMULATE;
@@ -68,6 +64,17 @@ export function mmuSetSpte(
   if (wasRmapped) mmu.pages.setEntryAccess(sp, indexOf(sptep), access);
   else rmapAdd(mmu, slot!, sptep, gfn, access);
   return ret;
+}
+
+/** A leaf of another frame than the new one goes; true: with a flush. */
+function takeOut(mmu: Mmu, sptep: number, pfn: number): boolean {
+  if (pfn === PFN_NOSLOT && mmu.bugs.mmioOverPresent) {
+    // What was there before is overwritten: the kernel warned, and that was all.
+    mmuSpteClearNoTrack(mmu, sptep);
+    return false;
+  }
+  dropSpte(mmu, sptep);
+  return true;
 }
 
 /** A slot that may be prefetched from: not going away, nor (if `noDirtyLog`) logged. @kvm gfn_to_memslot_dirty_bitmap */

@@ -15,7 +15,7 @@ export interface Exhibit<T> {
 
 /** Declares the tests of a switch. The title says what the damage is. */
 export function exhibit<T>(bug: BugName, title: string, { script, damage, mended, beside = [] }: Exhibit<T>): void {
-  describe(`${bug}`, () => {
+  describe(`the switch ${bug}`, () => {
     it(`on: ${title}`, () => expect(script(withBugs(bug, ...beside))).toEqual(damage));
     it('off: nothing of the kind', () => expect(script(withBugs(...beside))).toEqual(mended));
   });
