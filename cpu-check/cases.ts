@@ -50,7 +50,7 @@ export function writeCase(random: Random, row: Row, out: Uint8Array, at: number,
     const above = bytes[0] === 0x67 ? BigInt(random.below(1 << 30)) << 32n : 0n;
     view.setBigUint64(gpr + 48, BigInt(DATA + 96 + random.below(32)) | above, true);
     view.setBigUint64(gpr + 56, BigInt(DATA + 96 + random.below(32)) | above, true);
-    view.setBigUint64(gpr + 8, BigInt(random.below(9)) | above, true);
+    view.setBigUint64(gpr + 8, BigInt(random.below(row.opcode & 1 ? 9 : 40)) | above, true);
   }
   if (row.name === 'leave' || row.name === 'enter') view.setBigUint64(gpr + 40, BigInt(DATA + 64), true);
   if (row.name.startsWith('maskmov')) view.setBigUint64(gpr + 56, BigInt(DATA + random.below(200)), true);
@@ -105,8 +105,12 @@ function writeExtended(random: Random, view: DataView, at: number): void {
   }
 }
 
-/** SHLD and SHRD of 16 bits by more than 16: the result is undefined. */
+/** SHLD and SHRD of 16 bits by more than 16; conditions of a FPREM that is stopped. */
 export function isUndefined(row: Row, one: Uint8Array): boolean {
+  if (row.name === 'escape1') {
+    const modrm = one[one[16] - 1];
+    return (modrm === 0xf8 || modrm === 0xf5) && (one[FPU_AT] & 63) !== 63;
+  }
   if (!/^sh[lr]d$/.test(row.name)) return false;
   const length = one[16];
   const code = one.subarray(0, length);

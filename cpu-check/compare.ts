@@ -46,6 +46,7 @@ export interface Outcome {
   readonly compared: number;
   /** Encoding forms (row, register or memory, operand size) that were compared. */
   readonly forms: number;
+  readonly seen: ReadonlySet<string>;
   readonly mismatches: Mismatch[];
 }
 
@@ -85,7 +86,7 @@ export function compare(native: string, seed: number, count: number, filter: (ro
     }
     compared += wanted;
   }
-  return { compared, forms: seen.size, mismatches };
+  return { compared, forms: seen.size, seen, mismatches };
 }
 
 function compareBatch(
@@ -122,7 +123,9 @@ function compareBatch(
 function formOf(row: Row, one: Uint8Array, narrow: boolean): string {
   const code = one.subarray(0, one[16]);
   const size = code.indexOf(0x66) >= 0 ? 2 : 0;
-  const place = row.modrm ? row.form : '';
+  const map = [[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]][row.map];
+  const at = code.findIndex((_, i) => [...map, row.opcode].every((byte, k) => code[i + k] === byte)) + map.length + 1;
+  const place = row.modrm ? (code[at] >= 0xc0 ? 'register' : 'memory') : '';
   return `${narrow} ${row.map} ${row.opcode} ${row.digit} ${row.prefix} ${row.operands.join()} ${size} ${place}`;
 }
 

@@ -4,24 +4,25 @@
  * Between two calls of `run` the state is exact: registers, flags and LINEAR_RIP are those at an instruction's boundary.
  */
 import { type Bus, EXIT_BUDGET, EXIT_BUS, EXIT_EXCEPTION, EXIT_HALT, EXIT_UNSUPPORTED } from './bus.ts';
+import { BulkStrings } from './bulk-strings.ts';
 import { CodeCache } from './code-cache.ts';
 import { CodeFinder } from './code-finder.ts';
 import { CpuState } from './cpu-state.ts';
-import { Decoder, FPU_ALL, FPU_NO_SSE, FPU_OFF, MODE_16, MODE_32, MODE_64, MODES } from './decoder.ts';
+import { Decoder, MODE_64 } from './decoder.ts';
+import { PendingEvents } from './events.ts';
 import { deliver, type EventKind } from './exceptions.ts';
 import { CR4_BUILT, EFER_BUILT, type Features, readFeatures } from './features.ts';
 import { floatAssist } from './float/assist.ts';
-import { spread } from './forms.ts';
-import { type Environment, HELPER_FAULT, HELPER_LEAVE, interpreterModule } from './interpreter.ts';
+import { InstructionClock } from './instruction-clock.ts';
+import { type Environment, HELPER_FAULT, HELPER_LEAVE } from './interpreter.ts';
+import { FORMS, interpreterFor } from './interpreter-module.ts';
 import { MemoryPort } from './memory-port.ts';
+import { decodeModeOf, modeOf } from './mode.ts';
 import { R_NEXT, R_OFFSET, R_SUB, RECORD_BYTES } from './record.ts';
 import { resetState } from './reset.ts';
 import { divide } from './slow-arithmetic.ts';
 import {
   CPL,
-  CR0,
-  CR4,
-  CS,
   CS_BASE,
   DR6,
   EXECUTED,
@@ -39,20 +40,19 @@ import {
   PENDING_ERROR,
   PENDING_VECTOR,
   RIP_PAGE,
-  RUN_BASE,
   SEGMENT_ATTRIBUTES,
   SEGMENT_BYTES,
   SEGMENTS,
   SHADOW_AT,
   SHADOW_BEGINS,
   SHADOW_ON,
+  SS,
   STACK_MASK,
   TLB_SET,
   TLB_SET_BYTES,
 } from './state.ts';
 import { helperFunctions } from './system/helpers.ts';
 import { FAULT, type HelperFunction, LEAVE, NEXT } from './system/outcome.ts';
-import { INSTRUCTION_TABLE } from './table/table.ts';
 import { SoftTlb } from './tlb.ts';
 
 const RFLAGS_TF = 1 << 8;
@@ -60,25 +60,10 @@ const RFLAGS_IF = 1 << 9;
 const VECTOR_DB = 1;
 const VECTOR_NMI = 2;
 const DR6_BS = 1 << 14;
-const CR0_EM = 1 << 2;
-const CR0_TS = 1 << 3;
-const CR4_OSFXSR = 1 << 9;
-const DESCRIPTOR_LONG = 1 << 21;
 const DESCRIPTOR_BIG = 1 << 22;
+const STACK_ATTRIBUTES = SEGMENTS + SS * SEGMENT_BYTES + SEGMENT_ATTRIBUTES;
 /** Longest run of generated code: V8 does not swap a function for its optimised version while it runs. */
 const SLICE = 200_000;
-
-const FORMS = spread(INSTRUCTION_TABLE);
-
-/** The module of the last layout: a second CPU at the same place needs no other. */
-let compiled: { layout: Layout; module: WebAssembly.Module } | null = null;
-
-function interpreterFor(layout: Layout): WebAssembly.Module {
-  if (compiled?.layout.state !== layout.state || compiled.layout.tlb !== layout.tlb) {
-    compiled = { layout, module: new WebAssembly.Module(interpreterModule(FORMS, layout)) };
-  }
-  return compiled.module;
-}
 
 export class Cpu {
   readonly state: CpuState;
@@ -92,11 +77,8 @@ export class Cpu {
   readonly #stepRecord: number;
   readonly #decoder: Decoder;
   readonly #finder: CodeFinder;
-  #pendingInterrupt = -1;
-  #interruptLine = false;
-  /** The record at which generated code called TypeScript last. */
-  #calledAt = 0;
-  #pendingNmi = false;
+  readonly #clock: InstructionClock;
+  readonly #events = new PendingEvents();
   /** What the pending exception is, if it isn't an ordinary fault. */
   #pendingKind: EventKind = 'fault';
   /** Set by an instruction that must not be followed by a single-step trap. */
@@ -115,6 +97,7 @@ export class Cpu {
     this.layout = layout;
     this.bus = bus;
     this.state = new CpuState(buffer, layout);
+    this.#clock = new InstructionClock(this.state);
     const helper = (name: string) => {
       const at = FORMS.helpers.indexOf(name);
       if (at < 0) throw new Error(`no instruction uses ${name}`);
@@ -136,17 +119,20 @@ export class Cpu {
       if (!f) throw new Error(`no function for ${name}`);
       return f;
     });
+    const bulk = new BulkStrings(this.state, this.tlb, this.memory);
     const environment: Environment = {
       slow: (record, lo, hi, how) => {
-        this.#calledAt = record;
+        this.#clock.calledAt = record;
         return this.memory.slow(record, lo, hi, how);
       },
       commit: () => this.memory.commit(),
       divide: (signed, lo, hi) => divide(this.state, signed !== 0, lo, hi),
       assist: (record, form) => {
-        this.#calledAt = record;
+        this.#clock.calledAt = record;
         return floatAssist(this, record, form);
       },
+      // A single step is one step.
+      bulk: (record, bytes, copies) => (record < this.#stepRecord ? bulk.run(record, bytes, copies !== 0) : 0),
       find: (lo, hi) => this.#finder.find(lo, hi),
       link: (record) => this.#finder.link(record),
       guard: (record) => this.#finder.guard(record),
@@ -158,18 +144,9 @@ export class Cpu {
     this.modeChanged();
   }
 
-  /** Mode that instructions are decoded in. */
+  /** MODE_16, MODE_32 or MODE_64: that of the code segment. */
   get mode(): number {
-    const attributes = this.state.get(SEGMENTS + CS * SEGMENT_BYTES + SEGMENT_ATTRIBUTES);
-    if (this.state.longMode && attributes & DESCRIPTOR_LONG) return MODE_64;
-    return attributes & DESCRIPTOR_BIG ? MODE_32 : MODE_16;
-  }
-
-  /** What CR0 and CR4 leave of MMX and SSE: FPU_* of the decoder. */
-  get #fpuLevel(): number {
-    const { state } = this;
-    if (state.get(CR0) & (CR0_EM | CR0_TS)) return FPU_OFF;
-    return state.get(CR4) & CR4_OSFXSR ? FPU_ALL : FPU_NO_SSE;
+    return modeOf(this.state);
   }
 
   /** To be called when CPL, CS, paging, AC, CR0 or CR4 changed: chooses TLB sets, masks, and what decoding depends on. */
@@ -179,8 +156,9 @@ export class Cpu {
     state.set(TLB_SET, layout.tlb + this.memory.dataSet * TLB_SET_BYTES);
     state.set(FETCH_SET, layout.fetchTlb + (state.get(CPL) === 3 ? FETCH_SET_BYTES : 0));
     state.setPair(LINEAR_MASK, -1, mode === MODE_64 ? -1 : 0);
-    state.setPair(STACK_MASK, -1, mode === MODE_64 ? -1 : 0);
-    const decodeMode = mode + MODES * this.#fpuLevel;
+    const narrow = mode !== MODE_64 && !(state.get(STACK_ATTRIBUTES) & DESCRIPTOR_BIG);
+    state.setPair(STACK_MASK, narrow ? 0xffff : -1, mode === MODE_64 ? -1 : 0);
+    const decodeMode = decodeModeOf(state);
     if (decodeMode !== this.#finder.mode) {
       this.#finder.mode = decodeMode;
       this.tlb.flushFetches();
@@ -249,22 +227,14 @@ export class Cpu {
     const { state } = this;
     state.set(LIMIT, limit);
     this.#run(record);
-    this.#calledAt = 0;
+    this.#clock.calledAt = 0;
     const stopped = state.get(EXIT_RECORD);
-    this.#count(state.get(EXECUTED) >>> 5);
+    this.#clock.count(state.get(EXECUTED) >>> 5);
     if (stopped !== 0) this.#setRipFrom(stopped, R_OFFSET);
     if (state.get(SHADOW_ON) === SHADOW_BEGINS) {
       state.set(SHADOW_ON, 1);
       state.set(SHADOW_AT, state.get(INSTRUCTIONS));
     }
-  }
-
-  #count(instructions: number): void {
-    const { state } = this;
-    const lo = state.get(INSTRUCTIONS);
-    const sum = (lo + instructions) | 0;
-    state.set(INSTRUCTIONS, sum);
-    if (sum >>> 0 < lo >>> 0) state.set(INSTRUCTIONS + 4, state.get(INSTRUCTIONS + 4) + 1);
   }
 
   /** LINEAR_RIP of the record, or (R_NEXT) of the one behind it. */
@@ -320,18 +290,17 @@ export class Cpu {
 
   #takeInterrupt(): void {
     const { state } = this;
-    if (this.#pendingNmi && !this.shadowed && !state.get(NMI_BLOCKED)) {
-      this.#pendingNmi = false;
+    if (this.#events.nmi && !this.shadowed && !state.get(NMI_BLOCKED)) {
+      this.#events.nmi = false;
       state.set(NMI_BLOCKED, 1);
       deliver(this, VECTOR_NMI, 0, 'external');
       return;
     }
     if (!this.interruptible) return;
-    if (this.#pendingInterrupt >= 0) {
-      const vector = this.#pendingInterrupt;
-      this.#pendingInterrupt = -1;
+    if (this.#events.interrupt >= 0) {
+      const vector = this.#events.takeInterrupt();
       deliver(this, vector, 0, 'external');
-    } else if (this.#interruptLine) {
+    } else if (this.#events.line) {
       const vector = this.bus.acknowledgeInterrupt();
       if (vector >= 0) deliver(this, vector, 0, 'external');
     }
@@ -339,7 +308,7 @@ export class Cpu {
 
   /** Something may be waiting that an instruction has just let in. */
   get #eventWaits(): boolean {
-    return this.#interruptLine || this.#pendingInterrupt >= 0 || (this.#pendingNmi && !this.state.get(NMI_BLOCKED));
+    return this.#events.waits(this.state.get(NMI_BLOCKED) !== 0);
   }
 
   /** SYSENTER works in long mode, and SYSCALL in 64-bit mode only, as on Intel. */
@@ -377,25 +346,23 @@ export class Cpu {
 
   /** Delivers an external interrupt as soon as IF and the interrupt shadow allow it. One waits at a time. */
   injectInterrupt(vector: number): void {
-    this.#pendingInterrupt = vector;
+    this.#events.interrupt = vector;
     this.yield();
   }
 
   /** The interrupt line: as long as it is high, the CPU asks the bus for a vector whenever it can take one. */
   setInterruptLine(high: boolean): void {
-    if (high && !this.#interruptLine) this.yield();
-    this.#interruptLine = high;
+    if (high && !this.#events.line) this.yield();
+    this.#events.line = high;
   }
 
   /** The vector that `injectInterrupt` gave and that was not delivered yet, taken back; -1 if there is none. */
   withdrawInterrupt(): number {
-    const vector = this.#pendingInterrupt;
-    this.#pendingInterrupt = -1;
-    return vector;
+    return this.#events.takeInterrupt();
   }
 
   injectNmi(): void {
-    this.#pendingNmi = true;
+    this.#events.nmi = true;
     this.yield();
   }
 
@@ -418,25 +385,23 @@ export class Cpu {
 
   /** Retired instructions, also in the middle of a run: for the instruction at `record`. */
   now(record: number): number {
-    const { state } = this;
-    return this.retired + ((record - state.get(RUN_BASE)) >>> 5);
+    return this.#clock.at(record);
   }
 
   /** Retired instructions, while the bus is called. */
   get nowInCall(): number {
-    return this.#calledAt !== 0 ? this.now(this.#calledAt) : this.retired;
+    return this.#clock.inCall;
   }
 
   /** Retired instructions, while no generated code runs. */
   get retired(): number {
-    const { state } = this;
-    return (state.get(INSTRUCTIONS + 4) >>> 0) * 4294967296 + (state.get(INSTRUCTIONS) >>> 0);
+    return this.#clock.retired;
   }
 
   /** See `Environment.helper`. LINEAR_RIP is that of the next instruction while the function runs. */
   #helper(record: number): number {
     const { state } = this;
-    this.#calledAt = record;
+    this.#clock.calledAt = record;
     this.#setRipFrom(record, R_NEXT);
     const outcome = this.#helpers[state.view.getUint16(record + R_SUB, true)](this, record);
     if (outcome === NEXT) return record + RECORD_BYTES;

@@ -2,9 +2,10 @@
  * Delivery of exceptions and interrupts through the IDT. A fault on the way becomes the next thing to deliver, or a double
  * fault, or the end (shutdown), by the manuals' table.
  */
-import { ACCESS_IMPLICIT, ACCESS_USER, EXIT_SHUTDOWN, EXIT_UNSUPPORTED } from './bus.ts';
+import { ACCESS_IMPLICIT, ACCESS_USER, EXIT_SHUTDOWN } from './bus.ts';
 import type { Cpu } from './cpu.ts';
 import { carryInto } from './memory-port.ts';
+import { deliverReal } from './real-mode.ts';
 import {
   attributesOf,
   D_CODE,
@@ -222,11 +223,7 @@ function enter(cpu: Cpu, lo: number, hi: number, clearInterruptFlag: boolean, ve
 /** 32-bit gates. Task gates and 16-bit gates aren't built. */
 function deliverProtected(cpu: Cpu, vector: number, withError: boolean, error: number, kind: EventKind): boolean {
   const { state, memory } = cpu;
-  if (!state.protectedMode) {
-    cpu.unsupported = 'an interrupt in real mode';
-    cpu.exitReason = EXIT_UNSUPPORTED;
-    return false;
-  }
+  if (!state.protectedMode) return deliverReal(cpu, vector);
   const gate = vector * 8;
   const fault = gateError(vector, kind);
   if (gate + 7 > (state.get(IDTR_LIMIT) & 0xffff)) return refuse(cpu, VECTOR_GP, fault);

@@ -5,7 +5,7 @@
  * The main function has the hot ones. All others live in groups, functions of their own behind one handler each: a function
  * of some hundred handlers is compiled fast and runs fast, one of thousands isn't.
  */
-import type { OperandKind } from './interpreter-stage.ts';
+import type { OperandKind } from './handler-contract.ts';
 import type { Semantics } from './stage.ts';
 import type { Row } from './table/row.ts';
 

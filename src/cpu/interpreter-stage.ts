@@ -24,6 +24,7 @@ import {
   k32,
   k64,
   leU,
+  or,
   shl,
   shrU,
   sub,
@@ -45,6 +46,7 @@ import {
   R_SCALE,
   R_SEGMENT,
 } from './record.ts';
+import { type Exits, type Imports, type OperandKind, SLOW_MODIFY, SLOW_STACK, SLOW_WRITE } from './handler-contract.ts';
 import type { Stage, StagedWrite } from './stage.ts';
 import {
   CS_BASE,
@@ -69,37 +71,6 @@ import {
   TLB_WRITE_TAG,
 } from './state.ts';
 import { I32, I64, V128 } from './wasm-encoder.ts';
-
-/** Bits of the last parameter of `slow`, above the size. */
-export const SLOW_WRITE = 0x100;
-/** The place is read first: for a device that is an access of its own. */
-export const SLOW_MODIFY = 0x400;
-/** The access is the stack's own (PUSH, POP), not that of a memory operand. */
-export const SLOW_STACK = 0x200;
-
-/** Functions of the module's environment, by their index. */
-export interface Imports {
-  readonly slow: number;
-  readonly commit: number;
-  readonly divide: number;
-  readonly assist: number;
-}
-
-/** Where handlers go when they are done; labels as in `FunctionBuilder`. Groups have `next` and `fault` only. */
-export interface Exits {
-  next(): void;
-  fault(): void;
-  /** To the linear address in local `target`. */
-  jump(): void;
-  /** To where the record's link leads. */
-  link(): void;
-  repeat(): void;
-}
-
-export interface OperandKind {
-  readonly kind: string;
-  readonly bytes: number;
-}
 
 export class InterpreterStage implements Stage {
   readonly #f: FunctionBuilder;
@@ -328,7 +299,17 @@ export class InterpreterStage implements Stage {
     const kept = this.keep(value);
     const pointer = this.#stackMask(sub(this.state(RSP, 8), k64(bytes)), bytes);
     this.#put(this.#host(this.stackAddress(pointer, bytes), bytes, SLOW_WRITE | SLOW_STACK), bytes, kept);
-    this.setState(RSP, 8, pointer);
+    this.#movePointer(pointer, bytes);
+  }
+
+  /** A narrow stack pointer leaves the rest of RSP alone. */
+  #movePointer(pointer: Value, bytes: number): void {
+    if (bytes === 8) {
+      this.setState(RSP, 8, pointer);
+      return;
+    }
+    const rest = and(this.state(RSP, 8), xor(this.state(STACK_MASK, 8), k64(-1)));
+    this.setState(RSP, 8, or(rest, pointer));
   }
 
   stackLoad(pointer: Value, bytes: number): Value {
@@ -340,7 +321,7 @@ export class InterpreterStage implements Stage {
   }
 
   popped(bytes: number, more: Value = k64(0)): void {
-    this.setState(RSP, 8, this.#stackMask(add(add(this.state(RSP, 8), k64(bytes)), more), bytes));
+    this.#movePointer(this.#stackMask(add(add(this.state(RSP, 8), k64(bytes)), more), bytes), bytes);
   }
 
   flagResult(): Value {
@@ -394,6 +375,13 @@ export class InterpreterStage implements Stage {
 
   repeat(): void {
     this.#exits.repeat();
+  }
+
+  repeatMany(copies: boolean): void {
+    const f = this.#f;
+    const steps = f.local(I32);
+    f.set(steps, call(I32, this.#imports.bulk, this.#pc, k32(this.bytes(0)), k32(copies ? 1 : 0)));
+    f.if(f.get(I32, steps), () => this.#exits.repeatMany(steps));
   }
 
   assist(form: number): void {

@@ -30,7 +30,8 @@ import {
 } from './expression.ts';
 import { type Forms, H_FIRST, type Handler } from './forms.ts';
 import { call, FunctionBuilder, loadFrom, storeTo } from './function-builder.ts';
-import { type Exits, type Imports, InterpreterStage } from './interpreter-stage.ts';
+import type { Exits, Imports } from './handler-contract.ts';
+import { InterpreterStage } from './interpreter-stage.ts';
 import { R_HANDLER, R_IMMEDIATE, R_LINK, R_OFFSET, R_SUB, RECORD_BYTES } from './record.ts';
 import {
   EXECUTED,
@@ -60,6 +61,8 @@ export interface Environment {
   divide(signed: number, lo: number, hi: number): number;
   /** Floating point that generated code isn't sure of, by its form: 0 for a fault. */
   assist(record: number, form: number): number;
+  /** Steps of REP MOVS (`copies`) or REP STOS that were done at once; perhaps none. */
+  bulk(record: number, bytes: number, copies: number): number;
   /** The record at a linear address, or 0 after setting LINEAR_RIP. */
   find(lo: number, hi: number): number;
   /** The record that the link of `record` should lead to, or 0 after setting LINEAR_RIP. */
@@ -74,6 +77,8 @@ export interface Environment {
 export const HELPER_FAULT = 0;
 /** It did, LINEAR_RIP is set, and the run has to end. */
 export const HELPER_LEAVE = -1;
+
+const RECORD_SHIFT = Math.log2(RECORD_BYTES);
 
 const BASE = 1;
 const TLB = 2;
@@ -96,6 +101,7 @@ export function interpreterModule(forms: Forms, layout: Layout): Uint8Array {
     commit: module.importFunction('e', 'commit', [I32], [I32]),
     divide: module.importFunction('e', 'divide', [I32, I32, I32], [I32]),
     assist: module.importFunction('e', 'assist', [I32, I32], [I32]),
+    bulk: module.importFunction('e', 'bulk', [I32, I32, I32], [I32]),
     find: module.importFunction('e', 'find', [I32, I32], [I32]),
     link: module.importFunction('e', 'link', [I32], [I32]),
     guard: module.importFunction('e', 'guard', [I32], [I32]),
@@ -116,6 +122,7 @@ function addGroup(module: WasmModule, group: readonly Handler[], layout: Layout,
     jump: misplaced,
     link: misplaced,
     repeat: misplaced,
+    repeatMany: misplaced,
   };
   f.set(tlb, loadFrom(I32, 4, k32(0), layout.state + TLB_SET));
   const sub = loadFrom(I32, 2, f.get(I32, 0), R_SUB);
@@ -155,7 +162,8 @@ class MainFunction {
     fault: () => this.#f.branch(this.#exitLabel),
     jump: () => this.#f.branch(this.#jumpLabel),
     link: () => this.#f.branch(this.#linkLabel),
-    repeat: () => this.#repeat(),
+    repeat: () => this.#repeat(k32(1)),
+    repeatMany: (steps) => this.#repeat(this.#f.get(I32, steps)),
   };
 
   constructor(forms: Forms, layout: Layout, imports: Indexes, groups: readonly number[]) {
@@ -221,9 +229,10 @@ class MainFunction {
     this.#f.set(BASE, add32(this.#get(BASE), k32(RECORD_BYTES)));
   }
 
-  #repeat(): void {
+  /** Begins the same instruction again, `steps` having been retired. */
+  #repeat(steps: Value): void {
     const f = this.#f;
-    f.set(BASE, sub32(this.#get(BASE), k32(RECORD_BYTES)));
+    f.set(BASE, sub32(this.#get(BASE), shl32(steps, k32(RECORD_SHIFT))));
     f.branchIf(geU32(sub32(this.#pc, this.#get(BASE)), this.#limit()), this.#exitLabel);
     f.branch(this.#loopLabel);
   }

@@ -21,7 +21,7 @@ import {
 } from './bus.ts';
 import type { CodeCache } from './code-cache.ts';
 import type { CpuState } from './cpu-state.ts';
-import { SLOW_MODIFY, SLOW_STACK, SLOW_WRITE } from './interpreter-stage.ts';
+import { SLOW_MODIFY, SLOW_STACK, SLOW_WRITE } from './handler-contract.ts';
 import { META_MEMORY, META_STACK, R_META } from './record.ts';
 import { ALIGNED_SET, CPL, CR0, CR2, CR4, EFER, FLAGS, SCRATCH_LOAD, SCRATCH_STORE } from './state.ts';
 import type { SoftTlb } from './tlb.ts';

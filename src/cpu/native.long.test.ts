@@ -19,8 +19,16 @@ afterAll(() => rmSync(directory, { recursive: true }));
 
 // Needs an x86-64 Linux with gcc.
 describe.skipIf(!built)('a million instructions, against the processor of this machine', () => {
-  it.each(Array.from({ length: 10 }, (_, i) => i))('seed %i', (seed) => {
-    const { mismatches } = compare(harness, 1_000_000 * (seed + 1), 100_000);
+  const total = { compared: 0, mismatches: 0, forms: new Set<string>() };
+  afterAll(() => {
+    console.info(`${total.compared} compared, ${total.forms.size} forms, ${total.mismatches} mismatches`);
+  });
+
+  it.each(Array.from({ length: 12 }, (_, i) => i))('seed %i', (seed) => {
+    const { mismatches, compared, seen } = compare(harness, 1_000_000 * (seed + 1), 100_000);
+    total.compared += compared;
+    total.mismatches += mismatches.length;
+    for (const form of seen) total.forms.add(form);
     expect(mismatches.map((m) => `${m.narrow ? 32 : 64} ${m.row.name} ${m.code}: ${m.what}`)).toEqual([]);
   });
 });

@@ -133,9 +133,24 @@ export function segmentsChanged(cpu: Cpu): void {
   cpu.modeChanged();
 }
 
+/** A code segment of real mode. */
+export const REAL_CODE = 0x9b00;
+
+/** Loads a segment register in real mode: base and selector change, the limit stays what it was. */
+export function loadRealSegment(cpu: Cpu, index: number, selector: number): void {
+  const limit = cpu.state.get(SEGMENTS + index * SEGMENT_BYTES + SEGMENT_LIMIT);
+  const attributes = cpu.state.get(SEGMENTS + index * SEGMENT_BYTES + SEGMENT_ATTRIBUTES);
+  setSegmentRaw(cpu, index, selector, index === CS ? REAL_CODE : attributes, limit, (selector & 0xffff) << 4, 0);
+  segmentsChanged(cpu);
+}
+
 /** MOV to, POP of, LDS-like loads of any register but CS. False after an exception. */
 export function loadSegment(cpu: Cpu, index: number, selector: number): boolean {
   const { state } = cpu;
+  if (!state.protectedMode) {
+    loadRealSegment(cpu, index, selector);
+    return true;
+  }
   const cpl = state.get(CPL);
   const rpl = selector & 3;
   if ((selector & 0xfffc) === 0) {

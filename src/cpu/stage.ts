@@ -78,6 +78,8 @@ export interface Stage {
   jump(offset: Value): void;
   /** Does the same instruction again, after a chance for interrupts. */
   repeat(): void;
+  /** For REP MOVS (`copies`) and REP STOS: does many steps, if that can be, and then the same instruction again. */
+  repeatMany(copies: boolean): void;
 
   /** Has `float/assist.ts` do the instruction, by a form's number, instead of what else the description would do. */
   assist(form: number): void;

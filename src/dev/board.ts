@@ -49,6 +49,8 @@ export interface BoardOptions {
   readonly memory: GuestWriter;
   readonly flusher?: PageFlusher;
   readonly tscKhz?: number;
+  /** Whether the CPUs have x2APIC; true if not given. */
+  readonly x2apic?: boolean;
 }
 
 export interface BoardCpu {
@@ -81,7 +83,7 @@ export class Board {
     const { clock, power, apicBus } = this;
     for (let id = 0; id < options.cpus; id++) {
       const tsc = new Tsc(clock, options.tscKhz);
-      const apic = new LocalApic({ id, clock, tsc, bus: apicBus, boot: id === 0 });
+      const apic = new LocalApic({ id, clock, tsc, bus: apicBus, boot: id === 0, x2apic: options.x2apic });
       this.cpus.push({ apic, tsc, kvmClock: new KvmClock(clock, tsc, options.memory, options.epochS) });
     }
     const boot = this.cpus[0]?.apic;

@@ -286,6 +286,11 @@ describe('x2APIC mode', () => {
     expect([apics[0].readMsr(0x802), apics[0].covers(0xfee00000)]).toEqual([true, false]);
   });
 
+  it('is refused by a processor that does not announce it', () => {
+    const without = new LocalApic({ id: 3, clock, tsc, bus, boot: false, x2apic: false });
+    expect([enter(without), without.isX2(), without.writeMsr(0x1b, 0xfee00800 | 0, 0)]).toEqual([false, false, true]);
+  });
+
   it('names processors by 32 bits, and by clusters of 16', () => {
     enter(apics[2]);
     expect([apics[2].readMsr(0x802), apics[2].msrLo, apics[2].readMsr(0x80d), apics[2].msrLo]).toEqual([

@@ -91,6 +91,8 @@ export interface LocalApicOptions {
   readonly boot: boolean;
   /** The PIC, if its INTR comes here. */
   readonly pic?: ExternalInterrupts;
+  /** Whether CPUID announces x2APIC; true if not given. */
+  readonly x2apic?: boolean;
 }
 
 export class LocalApic implements MmioDevice, IrqSink {
@@ -98,6 +100,7 @@ export class LocalApic implements MmioDevice, IrqSink {
   /** Registers by their number; 64 words. */
   readonly regs = new Int32Array(64);
   baseLo = LOCAL_APIC_GPA | BASE_ENABLED;
+  private readonly baseReserved: number;
   baseHi = 0;
   nmiPending = false;
   initPending = false;
@@ -119,6 +122,7 @@ export class LocalApic implements MmioDevice, IrqSink {
     this.id = options.id;
     this.bus = options.bus;
     this.boot = options.boot;
+    this.baseReserved = 0x2ff | (options.x2apic === false ? BASE_X2APIC : 0);
     this.pic = options.pic ?? null;
     this.timer = new ApicTimer(this, options.clock, options.tsc);
     if (this.boot) this.baseLo |= BASE_BSP;
@@ -302,7 +306,7 @@ export class LocalApic implements MmioDevice, IrqSink {
     const x2 = BASE_ENABLED | BASE_X2APIC;
     const was = this.baseLo & x2;
     const will = lo & x2;
-    if (hi & ~0xff || lo & 0x2ff) return false; // 40 bits of address
+    if (hi & ~0xff || lo & this.baseReserved) return false; // 40 bits of address
     if (will === BASE_X2APIC || (was === x2 && will === BASE_ENABLED) || (was === 0 && will === x2)) return false;
     this.baseLo = lo;
     this.baseHi = hi;

@@ -25,6 +25,12 @@ describe('what a failing command says', () => {
     expect(describeFailure('odd', false).line).toContain('odd');
   });
 
+  it('a line that repeats very long input is cut in its middle', () => {
+    const { line } = describeFailure(new CliError(`no file ${'x'.repeat(5000)} here`), false);
+    expect(line.length).toBeLessThan(1100);
+    expect(line).toMatch(/^penumbra: no file x+ \.\.\. x+ here$/);
+  });
+
   it('a missing file is a user error', () => {
     let thrown: unknown;
     try {

@@ -5,6 +5,7 @@
 import { CommanderError } from 'commander';
 
 export const EXIT_OWN_ERROR = 2;
+const LONGEST_LINE = 1000;
 
 /** Bad input or a wish that can't be fulfilled: the message is meant for the user and needs no stack. */
 export class CliError extends Error {
@@ -35,6 +36,8 @@ function isFileError(error: Error): boolean {
   return 'syscall' in error && 'errno' in error;
 }
 
+/** Of a long one, which repeats long input, the middle is left out. */
 function oneLine(text: string): string {
-  return text.replace(/\s*\n\s*/g, '; ').trim();
+  const line = text.replace(/\s*\n\s*/g, '; ').trim();
+  return line.length <= LONGEST_LINE ? line : `${line.slice(0, LONGEST_LINE / 2)} ... ${line.slice(-LONGEST_LINE / 2)}`;
 }

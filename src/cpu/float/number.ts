@@ -190,9 +190,14 @@ function roundMoved(format: Format, a: Parts, move: number, environment: Environ
   environment.flags |= move > 0 ? UNDERFLOW : OVERFLOW;
   const result = round(format, { ...a, exponent: a.exponent + move }, environment);
   environment.moves = moves;
-  // It was too far out even for that.
-  if (result.kind === INFINITE) environment.flags |= INEXACT;
-  return result;
+  // It can be too far out even for that.
+  const leading = a.exponent + bitLength(a.significand) - 1 + move;
+  if (leading > format.maxExponent || leading < format.minExponent) {
+    environment.flags |= INEXACT;
+    environment.roundedUp = leading > format.maxExponent;
+  }
+  if (leading > format.maxExponent) return infinity(a.negative);
+  return leading < format.minExponent ? zero(a.negative) : result;
 }
 
 /** Tininess is found after rounding: a number that would round up to the smallest normal one isn't tiny. */

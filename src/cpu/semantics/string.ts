@@ -2,7 +2,7 @@
  * String instructions. A repeated one does one step, then itself again, so that a fault or an interrupt finds the registers
  * between two steps. RSI's segment is the record's, RDI's is always ES.
  */
-import { add, and, and32, eq, k64, ne, shl, shrU, sub, type Value } from '../expression.ts';
+import { add, and, and32, eq, gtU, k64, ne, shl, shrU, sub, type Value } from '../expression.ts';
 import { subFlags, zeroFlag } from '../flags.ts';
 import type { Semantics, Stage } from '../stage.ts';
 import { FLAGS, LINEAR_MASK, RAX, RCX, RDI, RSI, SEGMENT_BASE } from '../state.ts';
@@ -58,10 +58,11 @@ const SCAS_STEP: Semantics = (s) => {
 
 /** The step while RCX lasts and, for comparisons, while ZF is `zero`. */
 const repeated =
-  (step: Semantics, zero: boolean | null): Semantics =>
+  (step: Semantics, zero: boolean | null, many: ((s: Stage, count: Value) => void) | null = null): Semantics =>
   (s) => {
     const count = s.keep(s.addressMask(s.register(RCX, 8)));
     s.when(ne(count, k64(0)), () => {
+      many?.(s, count);
       step(s);
       const left = s.keep(sub(count, k64(1)));
       s.setAddressRegister(RCX, left);
@@ -76,8 +77,19 @@ export const STOS = STOS_STEP;
 export const LODS = LODS_STEP;
 export const CMPS = CMPS_STEP;
 export const SCAS = SCAS_STEP;
-export const REP_MOVS = repeated(MOVS_STEP, null);
-export const REP_STOS = repeated(STOS_STEP, null);
+/** From how many steps on it pays to ask for all at once. */
+const MANY = 16;
+const DIRECTION = 1 << 10;
+
+const bulk =
+  (copies: boolean) =>
+  (s: Stage, count: Value): void => {
+    const up = eq(and(s.state(FLAGS, 4), k64(DIRECTION)), k64(0));
+    s.when(and32(gtU(count, k64(MANY)), up), () => s.repeatMany(copies));
+  };
+
+export const REP_MOVS = repeated(MOVS_STEP, null, bulk(true));
+export const REP_STOS = repeated(STOS_STEP, null, bulk(false));
 export const REP_LODS = repeated(LODS_STEP, null);
 export const REPE_CMPS = repeated(CMPS_STEP, true);
 export const REPNE_CMPS = repeated(CMPS_STEP, false);

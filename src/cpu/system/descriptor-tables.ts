@@ -44,7 +44,9 @@ const tableLoad = (base: number, limit: number) =>
     if (!loadOperand(cpu, record, 2, bytes)) return FAULT;
     if (!memory.isCanonical(memory.hi)) return generalProtection(cpu);
     state.set(limit, newLimit);
-    state.setPair(base, memory.lo, memory.hi);
+    // Operands of 16 bits have bases of 24.
+    const narrow = sizeOf(cpu, record) === 2 && cpu.mode !== 2;
+    state.setPair(base, narrow ? memory.lo & 0xffffff : memory.lo, memory.hi);
     return NEXT;
   });
 

@@ -16,6 +16,7 @@ import {
   VECTOR_GP,
   VECTOR_NP,
   mayContinueAt,
+  loadRealSegment,
 } from '../segments.ts';
 import { CPL, CS } from '../state.ts';
 import {
@@ -67,8 +68,15 @@ function farTarget(cpu: Cpu, record: number): { selector: number; lo: number; hi
   return loadOperand(cpu, record, 0, bytes) ? { selector, lo: memory.lo, hi: memory.hi } : null;
 }
 
+function goReal(cpu: Cpu, target: { selector: number; lo: number }): number {
+  loadRealSegment(cpu, CS, target.selector);
+  cpu.setRip(target.lo, 0);
+  return JUMP;
+}
+
 const farJump: HelperFunction = (cpu, record) => {
   const target = farTarget(cpu, record);
+  if (target && !cpu.state.protectedMode) return goReal(cpu, target);
   const code = target && directCode(cpu, target.selector);
   if (!code) return FAULT;
   if (!mayContinueAt(cpu, code, target.lo, target.hi)) return generalProtection(cpu);
@@ -79,13 +87,15 @@ const farJump: HelperFunction = (cpu, record) => {
 
 const farCall: HelperFunction = (cpu, record) => {
   const target = farTarget(cpu, record);
-  const code = target && directCode(cpu, target.selector);
-  if (!code) return FAULT;
-  if (!mayContinueAt(cpu, code, target.lo, target.hi)) return generalProtection(cpu);
+  const real = !cpu.state.protectedMode;
+  const code = target && !real ? directCode(cpu, target.selector) : null;
+  if (!target || (!code && !real)) return FAULT;
+  if (code && !mayContinueAt(cpu, code, target.lo, target.hi)) return generalProtection(cpu);
   const bytes = sizeOf(cpu, record);
   const [lo, hi] = ripOf(cpu);
   if (!poke(cpu, -bytes, bytes, selectorOf(cpu, CS), 0) || !poke(cpu, -2 * bytes, bytes, lo, hi)) return FAULT;
   movePointer(cpu, -2 * bytes);
+  if (!code) return goReal(cpu, target);
   setCode(cpu, target.selector, code, cpu.state.get(CPL));
   cpu.setRip(target.lo, target.hi);
   return JUMP;

@@ -22,9 +22,11 @@ import {
   VECTOR_NP,
   VECTOR_SS,
   mayContinueAt,
+  loadRealSegment,
 } from '../segments.ts';
 import {
   CPL,
+  CS,
   DS,
   ES,
   FLAGS,
@@ -150,12 +152,20 @@ function readFrame(cpu: Cpu, bytes: number, slots: readonly number[]): number[] 
   return words;
 }
 
+function goBackReal(cpu: Cpu, words: readonly number[], drop: number): number {
+  movePointer(cpu, drop);
+  loadRealSegment(cpu, CS, words[2] & 0xffff);
+  cpu.setRip(words[0], 0);
+  return JUMP;
+}
+
 const farReturn: HelperFunction = (cpu, record) => {
   const { state } = cpu;
   const bytes = sizeOf(cpu, record);
   const drop = state.view.getUint16(record + R_IMMEDIATE, true);
   const words = readFrame(cpu, bytes, [0, 1]);
   if (!words) return FAULT;
+  if (!state.protectedMode) return goBackReal(cpu, words, 2 * bytes + drop);
   const selector = words[2] & 0xffff;
   const code = returnCode(cpu, selector);
   if (!code) return FAULT;
@@ -191,6 +201,11 @@ const iret: HelperFunction = (cpu, record) => {
   // An IRET that faults lets NMIs in as well.
   if (!cpu.memory.exitRequested) state.set(NMI_BLOCKED, 0);
   if (!words) return FAULT;
+  if (!state.protectedMode) {
+    state.rflags = mergeFlags(cpu, words[4], bytes) & ~RFLAGS_RF;
+    goBackReal(cpu, words, 3 * bytes);
+    return LEAVE;
+  }
   const selector = words[2] & 0xffff;
   if (!state.longMode && words[4] & RFLAGS_VM && bytes === 4) return generalProtection(cpu);
   const code = returnCode(cpu, selector);

@@ -32,8 +32,10 @@ export function peek(cpu: Cpu, distance: number, bytes: number): boolean {
 
 export function movePointer(cpu: Cpu, distance: number): void {
   const { state } = cpu;
-  const hi = carryInto(state.get(RSP), state.high(RSP), distance);
-  state.setPair(RSP, (state.get(RSP) + distance) | 0, cpu.mode === 2 ? hi : 0);
+  const lo = state.get(RSP);
+  const hi = carryInto(lo, state.high(RSP), distance);
+  const mask = state.get(STACK_MASK);
+  state.setPair(RSP, (lo & ~mask) | ((lo + distance) & mask), cpu.mode === 2 ? hi : 0);
 }
 
 /** Pushes at a distance below the pointer without moving it. */
@@ -42,7 +44,15 @@ export function poke(cpu: Cpu, distance: number, bytes: number, lo: number, hi: 
   const at = (state.get(RSP) + distance) | 0;
   const atHi = carryInto(state.get(RSP), state.high(RSP), distance);
   if (cpu.mode === 2) return memory.store(at, atHi, bytes, programAccess(cpu), lo, hi, true);
-  return memory.store((at + state.get(SS_BASE)) | 0, 0, bytes, programAccess(cpu), lo, hi, true);
+  return memory.store(
+    ((at & state.get(STACK_MASK)) + state.get(SS_BASE)) | 0,
+    0,
+    bytes,
+    programAccess(cpu),
+    lo,
+    hi,
+    true,
+  );
 }
 
 export const iopl = (cpu: Cpu): number => (cpu.state.get(FLAGS) >>> 12) & 3;

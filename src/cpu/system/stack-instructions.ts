@@ -2,10 +2,10 @@
 import type { Cpu } from '../cpu.ts';
 import { R_IMMEDIATE } from '../record.ts';
 import { loadSegment, selectorOf } from '../segments.ts';
-import { FLAGS, LINEAR_MASK, RBP, RSP, SS, SS_BASE } from '../state.ts';
+import { FLAGS, LINEAR_MASK, RBP, RSP, SS, SS_BASE, STACK_MASK } from '../state.ts';
 import { shadowStack } from './segment-registers.ts';
 import { FAULT, type HelperFunction, high, LEAVE, low, NEXT, programAccess, sizeOf, writeRegister } from './outcome.ts';
-import { mergeFlags } from './stack-access.ts';
+import { mergeFlags, movePointer } from './stack-access.ts';
 
 const RFLAGS_TF = 1 << 8;
 const RFLAGS_IF = 1 << 9;
@@ -14,7 +14,8 @@ const RFLAGS_AC = 1 << 18;
 /** Linear address of a place on the stack. */
 function stackTop(cpu: Cpu, distance: number): [number, number] {
   const { state } = cpu;
-  const at = BigInt.asUintN(64, state.big(RSP) + BigInt(distance) + state.big(SS_BASE)) & state.big(LINEAR_MASK);
+  const pointer = (state.big(RSP) + BigInt(distance)) & state.big(STACK_MASK);
+  const at = BigInt.asUintN(64, pointer + state.big(SS_BASE)) & state.big(LINEAR_MASK);
   return [low(at), high(at)];
 }
 
@@ -23,10 +24,7 @@ function popBytes(cpu: Cpu, bytes: number): boolean {
   return cpu.memory.load(lo, hi, bytes, programAccess(cpu), true);
 }
 
-function moveStack(cpu: Cpu, distance: number): void {
-  const { state } = cpu;
-  state.setBig(RSP, (state.big(RSP) + BigInt(distance)) & state.big(LINEAR_MASK));
-}
+const moveStack = movePointer;
 
 const popf: HelperFunction = (cpu, record) => {
   const { state } = cpu;

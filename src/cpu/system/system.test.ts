@@ -1,32 +1,24 @@
 /** What a kernel relies on: faults with their codes, rights by rings and bits, traps. */
 import { describe, expect, it } from 'vitest';
-import { EXIT_BUDGET, EXIT_EXCEPTION, EXIT_HALT } from '../bus.ts';
+import { EXIT_EXCEPTION, EXIT_HALT } from '../bus.ts';
 import { segmentsChanged } from '../segments.ts';
 import {
   CPL,
   CR0,
   CR4,
   CS,
-  CSTAR,
-  DR6,
   EFER,
   FLAGS,
   LINEAR_RIP,
-  LSTAR,
   MXCSR,
   PKRU,
-  R11,
   RAX,
   RBX,
-  RCX,
   RDX,
   RSP,
   SEGMENT_ATTRIBUTES,
   SEGMENT_BYTES,
-  SEGMENT_SELECTOR,
   SEGMENTS,
-  SFMASK,
-  STAR,
   XMM,
 } from '../state.ts';
 import { type BareMachine, setRip } from '../testing/bare-machine.ts';
@@ -269,150 +261,6 @@ describe('PKRU', () => {
     expect(machine.cpu.state.get(PKRU)).toBe(0x1234);
     setRip(machine.cpu, CODE);
     expect(outcome(machine, '31d2 b901000000 0f01ef')).toBe('13:0');
-  });
-});
-
-describe('system calls', () => {
-  function called(flags: number, mask: number, ring32 = false): BareMachine {
-    const machine = prepared(3);
-    const { state } = machine.cpu;
-    state.setPair(LSTAR, HANDLER, 0);
-    state.setPair(CSTAR, HANDLER + 16, 0);
-    state.setPair(STAR, 0, (0x23 << 16) | 0x10);
-    state.setPair(SFMASK, mask, 0);
-    state.set(FLAGS, flags);
-    if (ring32) {
-      state.set(SEGMENTS + CS * SEGMENT_BYTES + SEGMENT_ATTRIBUTES, 0x00c0fb00);
-      state.set(SEGMENTS + CS * SEGMENT_BYTES + SEGMENT_SELECTOR, 0x23);
-      segmentsChanged(machine.cpu);
-    }
-    load(machine, '0f05 f4');
-    return machine;
-  }
-
-  it('go to CSTAR from compatibility mode on AMD; on Intel they do not exist there', () => {
-    const machine = called(0, 0, true);
-    expect(machine.cpu.run(100)).toBe(EXIT_HALT);
-    expect(machine.cpu.state.get(RDX)).toBe(1);
-    expect(machine.cpu.state.get(RCX)).toBe(CODE + 2);
-    const intel = called(0, 0, true);
-    intel.cpu.sysenterInLongMode = true;
-    expect(intel.cpu.run(100)).toBe(EXIT_HALT);
-    expect(intel.cpu.state.get(RDX)).toBe(6);
-  });
-
-  it('trap by the TF that SYSCALL leaves', () => {
-    const masked = called(0x100, 0x100);
-    expect(masked.cpu.run(100)).toBe(EXIT_HALT);
-    expect(masked.cpu.state.get(RDX)).toBe(0);
-    expect(masked.cpu.state.get(R11) & 0x100).toBe(0x100);
-    const open = called(0x100, 0);
-    expect(open.cpu.run(100)).toBe(EXIT_HALT);
-    expect(open.cpu.state.get(RDX)).toBe(1);
-    expect(stackWord(open, 1)).toBe(0x10n);
-  });
-
-  it('trap right after a SYSRET that sets TF', () => {
-    const machine = prepared();
-    const { state } = machine.cpu;
-    state.setPair(STAR, 0, (0x23 << 16) | 0x10);
-    state.setPair(RCX, CODE + 0x100, 0);
-    state.setPair(R11, 0x102, 0);
-    load(machine, '480f07');
-    expect(machine.cpu.run(100)).toBe(EXIT_HALT);
-    expect(state.get(RDX)).toBe(1);
-    expect(stackWord(machine, 0)).toBe(BigInt(CODE + 0x100));
-  });
-
-  it('SYSRET to 32-bit code', () => {
-    const machine = prepared();
-    const { state } = machine.cpu;
-    state.setPair(STAR, 0, (0x23 << 16) | 0x10);
-    state.setPair(RCX, CODE + 0x100, 0);
-    state.setPair(R11, 2, 0);
-    load(machine, '0f07');
-    // inc ebx (a REX prefix in 64-bit mode); int 0x80
-    load(machine, '43 cd80', CODE + 0x100);
-    expect(machine.cpu.run(100)).toBe(EXIT_HALT);
-    expect(state.get(RDX)).toBe(0x80);
-    expect(state.get(RBX)).toBe(1);
-    expect(stackWord(machine, 1)).toBe(0x23n);
-  });
-});
-
-describe('single steps', () => {
-  it('trap after each iteration of REP', () => {
-    const machine = prepared();
-    const { state } = machine.cpu;
-    state.setPair(RCX, 3, 0);
-    state.setPair(56, 0x300000, 0);
-    state.set(FLAGS, 0x100);
-    load(machine, 'f3aa f4');
-    expect(machine.cpu.run(100)).toBe(EXIT_HALT);
-    expect(state.get(RCX)).toBe(2);
-    expect(stackWord(machine, 0)).toBe(BigInt(CODE));
-    expect(state.get(DR6) & (1 << 14)).not.toBe(0);
-  });
-
-  it('wait until the instruction after MOV SS', () => {
-    const machine = prepared();
-    const { state } = machine.cpu;
-    state.setPair(RAX, 0x18, 0);
-    state.set(FLAGS, 0x100);
-    load(machine, '8ed0 ffc3 ffc3 f4');
-    expect(machine.cpu.run(100)).toBe(EXIT_HALT);
-    expect(state.get(RBX)).toBe(1);
-    expect(state.get(RDX)).toBe(1);
-  });
-
-  it('do not follow INT n, which clears TF', () => {
-    const machine = prepared();
-    machine.cpu.state.set(FLAGS, 0x100);
-    load(machine, 'cd80');
-    expect(machine.cpu.run(100)).toBe(EXIT_HALT);
-    expect(machine.cpu.state.get(RDX)).toBe(0x80);
-    expect(stackWord(machine, 2) & 0x100n).toBe(0x100n);
-  });
-
-  it('wake a HLT', () => {
-    const machine = prepared();
-    machine.cpu.state.set(FLAGS, 0x100);
-    load(machine, 'f4');
-    expect(machine.cpu.run(100)).toBe(EXIT_HALT);
-    expect(machine.cpu.state.get(RDX)).toBe(1);
-  });
-});
-
-describe('the flags that an event pushes', () => {
-  it('have RF after a fault, not after a trap', () => {
-    const machine = prepared();
-    load(machine, '0f0b');
-    expect(machine.cpu.run(100)).toBe(EXIT_HALT);
-    expect(stackWord(machine, 2) & 0x10000n).toBe(0x10000n);
-    setRip(machine.cpu, CODE);
-    load(machine, 'cc');
-    expect(machine.cpu.run(100)).toBe(EXIT_HALT);
-    expect(stackWord(machine, 2) & 0x10000n).toBe(0n);
-  });
-});
-
-describe('NMIs', () => {
-  it('wait for IRET, also for one that faults', () => {
-    const machine = prepared();
-    const { cpu } = machine;
-    machine.bus.absent.add(0x301);
-    // The handler of #PF ends; that of NMI goes wrong with its stack.
-    load(machine, '48c7c400103000 48cf', HANDLER + 2 * 16);
-    machine.ram[IDT + 14 * 16 + 4] = 1;
-    new DataView(machine.ram.buffer, machine.ram.byteOffset).setBigUint64(TSS + 36, 0x190000n, true);
-    load(machine, '90 90 f4');
-    cpu.injectNmi();
-    expect(cpu.run(2)).toBe(EXIT_BUDGET);
-    cpu.injectNmi();
-    expect(cpu.run(1)).toBe(EXIT_BUDGET);
-    // The #PF of IRET has let the second one in: it interrupts the handler of #PF at once.
-    const frame = new DataView(machine.ram.buffer, machine.ram.byteOffset + 0x18ffa8);
-    expect(frame.getBigUint64(0, true)).toBe(BigInt(HANDLER + 14 * 16));
   });
 });
 

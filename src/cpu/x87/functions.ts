@@ -1,11 +1,13 @@
 /** D9's functions of ST(0) and ST(1). The transcendental ones are done in double precision. */
 import type { Cpu } from '../cpu.ts';
 import {
+  BEFORE,
   bitLength,
   DEFAULT_NAN,
   DENORMAL,
   DIVIDE_BY_ZERO,
   DOUBLE,
+  Environment,
   FINITE,
   finite,
   fromWhole,
@@ -16,6 +18,7 @@ import {
   isNaNParts,
   type Parts,
   round,
+  TO_ZERO,
   toWhole,
   unpack,
   ZERO,
@@ -142,6 +145,9 @@ export const cosine = (cpu: Cpu): void => angle(cpu, Math.cos, null);
 export const sineAndCosine = (cpu: Cpu): void => angle(cpu, Math.sin, Math.cos);
 export const tangent = (cpu: Cpu): void => angle(cpu, Math.tan, () => 1);
 
+/** Beyond all exponents. */
+const FAR = 70000n;
+
 /** ST(0) * 2 ^ trunc(ST(1)). */
 export const scale = (cpu: Cpu): void =>
   binary(
@@ -151,7 +157,8 @@ export const scale = (cpu: Cpu): void =>
       if (b.kind === INFINITE) return multiply(EXTENDED, a, b.negative ? zero(false) : infinity(false), environment);
       if (a.denormal || b.denormal) environment.flags |= DENORMAL;
       if (a.kind !== FINITE) return a;
-      const power = Math.trunc(Math.max(-70000, Math.min(70000, toDouble(b))));
+      const whole = toWhole(b, TO_ZERO, new Environment()) ?? (b.negative ? -FAR : FAR);
+      const power = Number(whole > FAR ? FAR : whole < -FAR ? -FAR : whole);
       return round(EXTENDED, { ...a, exponent: a.exponent + power }, environment);
     },
     0,
@@ -225,7 +232,8 @@ export function remainder(cpu: Cpu, nearest: boolean): void {
     },
     0,
   );
-  setConditions(cpu, conditions);
+  const stopped = (environment.flags & BEFORE & ~environment.masked) !== 0;
+  setConditions(cpu, stopped ? conditions & ~C2 : conditions);
 }
 
 /** FXAM: what is in ST(0). */

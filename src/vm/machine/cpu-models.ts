@@ -12,7 +12,7 @@ export interface CpuModel {
 
 /** What every x86-64 has, and what KVM gives to each model: its clock, x2APIC, and the word that this is no real machine. */
 const COMMON =
-  'fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush fxsr sse sse2 syscall nx lm ' +
+  'fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 syscall nx lm ' +
   'x2apic hypervisor kvmclock kvmclock-stable-bit';
 
 // biome-ignore format: a table

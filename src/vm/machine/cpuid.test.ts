@@ -57,6 +57,11 @@ describe('CPUID', () => {
     expect(cpuid('max').answer(7, 0, 1 << 22)[2] & 16).toBe(16);
   });
 
+  it('shows the APIC as long as it is on', () => {
+    expect(cpuid('max').answer(1, 0, 0, true)[3] & 512).toBe(512);
+    expect(cpuid('max').answer(1, 0, 0, false)[3] & 512).toBe(0);
+  });
+
   it("is KVM to those who ask, and to nobody if the model isn't a hypervisor's", () => {
     expect(cpuid('max').answer(0x40000000, 0, 0)).toEqual([0x40000001, 0x4b4d564b, 0x564b4d56, 0x4d]);
     expect(cpuid('max,-hypervisor').answer(0x40000000, 0, 0)).toEqual([0, 0, 0, 0]);

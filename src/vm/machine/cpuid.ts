@@ -32,6 +32,7 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
   pat: ['1.edx', 16],
   pse36: ['1.edx', 17],
   clflush: ['1.edx', 19],
+  mmx: ['1.edx', 23],
   fxsr: ['1.edx', 24],
   sse: ['1.edx', 25],
   sse2: ['1.edx', 26],
@@ -140,6 +141,8 @@ const quote = (text: string): string => JSON.stringify(text);
 const KVM_SIGNATURE = 0x40000000;
 /** Family 15, model 107, stepping 1: what QEMU's qemu64 says. */
 const FAMILY = 0x00060fb1;
+/** In EDX of leaf 1. */
+const APIC = 1 << 9;
 const PHYSICAL_BITS = 40;
 const LINEAR_BITS = 48;
 const MAX_BASIC = 0xb;
@@ -180,15 +183,15 @@ export class Cpuid {
     return this.description.features.has(feature);
   }
 
-  /** `cr4`: OSPKE is told as CR4 has it. */
-  answer(leaf: number, subleaf: number, cr4: number): CpuidAnswer {
+  /** `cr4`: OSPKE is told as CR4 has it; the APIC as IA32_APIC_BASE does. @kvm kvm_update_cpuid_runtime */
+  answer(leaf: number, subleaf: number, cr4: number, apicEnabled = true): CpuidAnswer {
     if (leaf >= KVM_SIGNATURE && leaf < KVM_SIGNATURE + 0x100)
       return this.has('hypervisor') ? this.hypervisor(leaf) : NOTHING;
     if (leaf >= 0x80000000) return this.extended(leaf);
-    return this.basic(Math.min(leaf, MAX_BASIC), subleaf, cr4);
+    return this.basic(Math.min(leaf, MAX_BASIC), subleaf, cr4, apicEnabled);
   }
 
-  private basic(leaf: number, subleaf: number, cr4: number): CpuidAnswer {
+  private basic(leaf: number, subleaf: number, cr4: number, apicEnabled: boolean): CpuidAnswer {
     const { words, cpus, apicId } = this;
     switch (leaf) {
       case 0: {
@@ -201,7 +204,7 @@ export class Cpuid {
           this.signature,
           (8 << 8) | (cpus << 16) | (apicId << 24),
           words['1.ecx'],
-          words['1.edx'] | (cpus > 1 ? 1 << 28 : 0),
+          (words['1.edx'] & ~(apicEnabled ? 0 : APIC)) | (cpus > 1 ? 1 << 28 : 0),
         ];
       case 7: {
         if (subleaf !== 0) return NOTHING;

@@ -80,6 +80,8 @@ const SVM_EXIT_PF = 0x4e;
 const SVM_EXIT_NPF = 0x400;
 /** Emulated table writes that KVM hasn't been told of. */
 const MAX_WRITTEN = 64;
+/** A real KVM would go on for ever; every fault that it mends needs a few. */
+const MAX_TRIES = 10_000;
 
 export class MemoryUnit {
   readonly mmu: Mmu;
@@ -145,7 +147,7 @@ export class MemoryUnit {
     const { mmu, vcpu } = this;
     if (this.written !== 0) this.tellWritten();
     this.loadControls();
-    for (;;) {
+    for (let tries = 0; tries < MAX_TRIES; tries++) {
       if (vcpu.requests !== 0) this.serveRequests();
       if (vcpu.root.sp === 0) {
         const result = loadMmu(mmu, vcpu);
@@ -159,6 +161,7 @@ export class MemoryUnit {
         : this.translateShadow(table, level, lo, hi, access, out);
       if (outcome >= 0) return outcome;
     }
+    return this.fail(new Error(`KVM gets nowhere with the guest's access to ${hex(lo, hi)}`));
   }
 
   /** Control bits that hold while the guest runs; under shadow paging partly KVM's own. @kvm svm_set_cr0, svm_set_cr4 */

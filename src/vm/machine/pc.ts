@@ -130,6 +130,7 @@ export class Pc implements Bus {
       memory: { writeGuest: (gpa, bytes) => this.writeGuest(gpa, bytes) },
       flusher: { flushPage: (gpa) => this.flushPage(gpa) },
       tscKhz: TSC_KHZ,
+      x2apic: options.cpu.features.has('x2apic'),
     });
     this.cpu = new Cpu(memory, layout, this);
     this.cpu.useCpuid();
@@ -361,7 +362,8 @@ export class Pc implements Bus {
 
   cpuid(leaf: number, subleaf: number): readonly [number, number, number, number] {
     this.unit.countExit();
-    return this.cpuidTable.answer(leaf, subleaf, this.cpu.state.get(CR4));
+    const { apic } = this.board.cpus[0];
+    return this.cpuidTable.answer(leaf, subleaf, this.cpu.state.get(CR4), apic.isEnabled());
   }
 
   controlWrite(number: number, lo: number, hi: number): number {
