@@ -28,7 +28,8 @@ import { isObsolete } from './mmu.ts';
 import { CopyOnWriteHost } from './museum/testing/copy-on-write-host.ts';
 import { RET_PF_RETRY } from './page-fault.ts';
 import { isTracked } from './page-track.ts';
-import { slotGfnWriteProtect, spteLo, spteWriteProtect } from './rmap.ts';
+import { spteLo, spteWriteProtect } from './rmap.ts';
+import { slotGfnWriteProtect } from './write-protect.ts';
 import { indexOf, spOf, tablePfn } from './shadow-pages.ts';
 import {
   ACC_ALL,

@@ -25,6 +25,7 @@ export interface VmOptions {
   /** Argument of the manual-protection capability. */
   readonly manual?: number;
   readonly nxHugePages?: boolean;
+  readonly tdpMmu?: boolean;
   readonly vcpus?: number;
   readonly host?: HostMemory;
 }
@@ -39,9 +40,9 @@ export interface BuiltVm {
 
 /** A VM with nested paging whose slot 0 is the host's memory from its start. */
 export function buildVm(options: VmOptions = {}): BuiltVm {
-  const { pages = 1024, level = 2, flags = 0, policy, bugs, manual = 0, nxHugePages, vcpus = 1 } = options;
+  const { pages = 1024, level = 2, flags = 0, policy, bugs, manual = 0, nxHugePages, tdpMmu, vcpus = 1 } = options;
   const host = options.host ?? new FlatHost({ bytes: 2 ** 40, level, sparse: true });
-  const vm = new Vm({ host, npt: true, policy, bugs, nxHugePages });
+  const vm = new Vm({ host, npt: true, policy, bugs, nxHugePages, tdpMmu });
   if (manual !== 0) vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, manual);
   const setFlags = (now: number): void =>
     vm.setUserMemoryRegion({
