@@ -2,7 +2,7 @@
  * The dirty rings of a VM: who is told of a dirty page, and the reset that re-arms what user space has taken.
  * Source: Linux 6.1 dirty_ring.c, kvm_main.c mark_page_dirty_in_slot.
  */
-import { DIRTY_GFN_F_RESET, type DirtyRing } from '../mem/dirty-ring.ts';
+import { DIRTY_GFN_F_RESET, DirtyRing } from '../mem/dirty-ring.ts';
 import { ADDRESS_SPACES, type DirtySink, type MemSlot } from '../mem/memslots.ts';
 import { TP_DIRTY_RING_PUSH, TP_DIRTY_RING_RESET } from '../trace/tracepoints.ts';
 import { enableLogDirtyMasked } from './dirty-log.ts';
@@ -16,11 +16,20 @@ export class DirtyRings implements DirtySink {
   readonly bytes: number;
   /** Of the vCPU that runs now; null: none does, and what is written then is not logged. @kvm kvm_get_running_vcpu */
   running: DirtyRing | null = null;
+  /** One for each vCPU. */
+  readonly rings: DirtyRing[] = [];
   private readonly mmu: Mmu;
 
   constructor(mmu: Mmu, bytes: number) {
     this.mmu = mmu;
     this.bytes = bytes;
+  }
+
+  /** @kvm kvm_dirty_ring_alloc */
+  add(vcpu: number): DirtyRing {
+    const ring = new DirtyRing(vcpu, this.bytes);
+    this.rings.push(ring);
+    return ring;
   }
 
   push(slot: MemSlot, offset: number): void {

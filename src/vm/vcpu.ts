@@ -10,7 +10,7 @@
 import { EFAULT, EINTR, EINVAL, KvmError } from '../base/errno.ts';
 import type { CpuModel } from '../hw/cpu-model.ts';
 import type { Tlb } from '../hw/tlb.ts';
-import { DirtyRing } from '../mem/dirty-ring.ts';
+import type { DirtyRing } from '../mem/dirty-ring.ts';
 import { doPageFault } from '../mmu/fault.ts';
 import { guestLevels, initMmu } from '../mmu/guest-mode.ts';
 import { handleMmioPageFault, mmioInfoInCache } from '../mmu/mmio-cache.ts';
@@ -108,7 +108,7 @@ export class Vcpu {
     this.vm = vm;
     this.id = id;
     this.cpu = new ScriptedCpu(this.state, vm.arena, vm.host.phys, model, vm.tdp, tlb);
-    this.dirtyRing = vm.rings === null ? null : new DirtyRing(id, vm.rings.bytes);
+    this.dirtyRing = vm.rings === null ? null : vm.rings.add(id);
     const cpuTlb = this.cpu.tlb;
     this.mmu = new MmuVcpu(id, this.state, {
       queuePageFault: (errorCode, lo, hi) => {

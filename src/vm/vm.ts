@@ -158,7 +158,7 @@ export class Vm {
     const { rings } = this.mmu;
     if (rings === null) throw new KvmError(EINVAL, 'there are no dirty rings');
     let count = 0;
-    for (const { dirtyRing } of this.vcpus) if (dirtyRing !== null) count += rings.reset(dirtyRing, USER_MEM_SLOTS);
+    for (const ring of rings.rings) count += rings.reset(ring, USER_MEM_SLOTS);
     if (count > 0) flushRemoteTlbs(this.mmu);
     return count;
   }
