@@ -24,6 +24,8 @@ export interface VmOptions {
   /** Argument of the manual-protection capability. */
   readonly manual?: number;
   readonly nxHugePages?: boolean;
+  /** Shadow paging. */
+  readonly shadow?: boolean;
   /** Bytes of each vCPU's dirty ring; bitmaps if absent. */
   readonly ring?: number;
   readonly vcpus?: number;
@@ -42,7 +44,7 @@ export interface BuiltVm {
 export function buildVm(options: VmOptions = {}): BuiltVm {
   const { pages = 1024, level = 2, flags = 0, policy, manual = 0, nxHugePages, vcpus = 1 } = options;
   const host = options.host ?? new FlatHost({ bytes: 2 ** 40, level, sparse: true });
-  const vm = new Vm({ host, npt: true, policy, nxHugePages });
+  const vm = new Vm({ host, npt: options.shadow !== true, policy, nxHugePages });
   if (manual !== 0) vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, manual);
   if (options.ring !== undefined) vm.enableCap(CAP_DIRTY_LOG_RING, options.ring);
   const setFlags = (now: number): void =>
