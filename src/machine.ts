@@ -37,7 +37,7 @@ export interface MachineOptions {
   readonly memory?: number;
   /** MODEL[,+feature][,-feature][,vendor=NAME]; `max` if absent. */
   readonly cpu?: string;
-  /** Nested paging (`tdp`) if absent. */
+  /** Nested paging by the rmap-based engine (`tdp`) if absent. */
   readonly paging?: PagingName;
   /** A preset's name or a record; `lazy` if absent. */
   readonly policy?: keyof typeof POLICIES | Policy;
@@ -183,7 +183,7 @@ export class Machine {
     this.realtime = options.realtime ?? false;
     this.pc = new Pc({
       ramBytes: options.memory ?? 512 * 2 ** 20,
-      cpu: parseCpuModel(options.cpu ?? 'max', paging === 'tdp'),
+      cpu: parseCpuModel(options.cpu ?? 'max', paging !== 'shadow'),
       paging,
       policy: typeof policy === 'string' ? POLICIES[policy] : policy,
       console: this.console,

@@ -3,6 +3,7 @@
  * entries and attributes, the current vCPU's root. Source: recorder/src/kstate.c.
  */
 import type { Mmu } from '../mmu/mmu.ts';
+import { childOf } from '../mmu/shadow-pages.ts';
 import { PAE_ROOT } from '../mmu/vcpu.ts';
 import type { Vcpu } from '../vm/vcpu.ts';
 import type { Vm } from '../vm/vm.ts';
@@ -11,6 +12,8 @@ import type { AddedPage, ChangedPage, EntryChange, MmuState, Place, StateChange 
 
 const INVALID = 1 << 11;
 const ENTRIES = 512;
+const PRESENT = 1 << 11;
+const PSE = 1 << 7;
 /** The recorder leaves out names with `exits` or `ns` in them (recorder/src/main.c stat_wanted). */
 const NOT_RECORDED = new Set(['exits', 'max_mmu_page_hash_collisions']);
 const NO_PAE_ROOT = '0,0,0,0,0,0,0,0';
@@ -22,6 +25,8 @@ interface SeenPage {
   readonly sp: number;
   readonly gfn: number;
   readonly role: number;
+  /** Of the TDP MMU: only roots of it have attributes, and only two. */
+  readonly tdp: boolean;
   readonly words: Int32Array;
   readonly attributes: number[];
   seen: boolean;
@@ -59,9 +64,14 @@ export class Observer {
     const entries: EntryChange[] = [];
     for (const page of this.pages) page.seen = false;
     for (let sp = this.mmu.pages.oldest; sp !== 0; sp = this.mmu.pages.newerOf(sp)) {
-      const page = this.visit(sp, added);
+      const { gfn, role } = this.mmu.pages;
+      const page = this.visit(sp, gfn[sp], role[sp], false, added);
       this.compareEntries(page, entries);
       this.compareAttributes(page, changed);
+    }
+    for (const root of this.mmu.tdpRoots) {
+      this.visitTdpTree(root, 0, this.mmu.pages.role[root], added, entries);
+      this.compareRootAttributes(root, changed);
     }
     const removed = this.pages.filter((page) => !page.seen).map((page) => page.id);
     this.pages = this.pages.filter((page) => page.seen);
@@ -84,20 +94,43 @@ export class Observer {
     for (const [table, id] of this.idOfTable) if (!live.has(id)) this.idOfTable.delete(table);
   }
 
-  private visit(sp: number, added: AddedPage[]): SeenPage {
-    const gfn = this.mmu.pages.gfn[sp];
-    const role = this.mmu.pages.role[sp] & ~INVALID;
-    let page = this.pages.find((p) => p.sp === sp && p.gfn === gfn && p.role === role);
+  private visit(sp: number, gfn: number, roleWord: number, tdp: boolean, added: AddedPage[]): SeenPage {
+    const role = roleWord & ~INVALID;
+    let page = this.pages.find((p) => p.sp === sp && p.gfn === gfn && p.role === role && p.tdp === tdp);
     if (page === undefined) {
       const id = this.nextId++;
       const attributes = ATTRIBUTES.map(() => 0);
-      page = { id, sp, gfn, role, words: new Int32Array(2 * ENTRIES), attributes, seen: true };
+      page = { id, sp, gfn, role, tdp, words: new Int32Array(2 * ENTRIES), attributes, seen: true };
       this.pages.push(page);
       this.idOfTable.set(sp, id);
-      added.push({ id, gfn: hex(gfn), role: roleForm(role), tdp: 0 });
+      added.push({ id, gfn: hex(gfn), role: roleForm(role), tdp: tdp ? 1 : 0 });
     }
     page.seen = true;
     return page;
+  }
+
+  /** A page of the TDP MMU and all below it, each before its children. Below a root, roles follow from its role. */
+  private visitTdpTree(sp: number, gfn: number, role: number, added: AddedPage[], entries: EntryChange[]): void {
+    const page = this.visit(sp, gfn, role, true, added);
+    this.compareEntries(page, entries);
+    const level = role & 15;
+    if (level === 1) return;
+    for (let i = 0; i < ENTRIES; i++) {
+      const lo = page.words[2 * i];
+      if ((lo & (PRESENT | PSE)) !== PRESENT) continue;
+      const child = childOf(lo, page.words[2 * i + 1]);
+      this.visitTdpTree(child, gfn + i * 2 ** (9 * (level - 1)), role - 1, added, entries);
+    }
+  }
+
+  private compareRootAttributes(sp: number, out: ChangedPage[]): void {
+    const { rootCount, role } = this.mmu.pages;
+    const page = this.pages.find((p) => p.sp === sp && p.tdp && p.seen)!;
+    const [root_count, invalid] = [rootCount[sp], role[sp] & INVALID ? 1 : 0];
+    if (page.attributes[0] === root_count && page.attributes[1] === invalid) return;
+    page.attributes[0] = root_count;
+    page.attributes[1] = invalid;
+    out.push({ id: page.id, root_count, invalid });
   }
 
   private compareEntries(page: SeenPage, out: EntryChange[]): void {

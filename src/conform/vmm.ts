@@ -61,6 +61,12 @@ function isNxValue(value: string): boolean {
   return value === 'force' || value === 'off' || value === 'auto' || /^([yYnN01]|[oO][nNfF])/.test(value);
 }
 
+/** A module parameter of yes or no, as the kernel parses it; undefined for what it refuses. */
+function parseBool(value: string): boolean | undefined {
+  if (/^([yYtT1]|[oO][nN])/.test(value)) return true;
+  return /^([nNfF0]|[oO][fF])/.test(value) ? false : undefined;
+}
+
 export class Vmm {
   readonly vm: Vm;
   readonly mm = new HostMm();
@@ -70,7 +76,10 @@ export class Vmm {
 
   constructor(script: Script, machine: Machine, trace: Tracer, policy?: Policy) {
     const nxHugePages = isNxForced(script.params['nx_huge_pages']);
-    this.vm = new Vm({ host: this.mm, npt: script.mode !== 'C', nxHugePages, trace, policy });
+    // The kernel's default is to split.
+    const eagerPageSplit = parseBool(script.params['eager_page_split'] ?? 'Y');
+    const tdpMmu = script.mode === 'B';
+    this.vm = new Vm({ host: this.mm, npt: script.mode !== 'C', tdpMmu, eagerPageSplit, nxHugePages, trace, policy });
     orGiveUp(() => {
       if (machine.manual) this.vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, machine.manual);
       if (machine.mmuPages) this.vm.setNrMmuPages(machine.mmuPages);
@@ -304,9 +313,17 @@ export class Vmm {
   }
 
   private setParameter(name: string, value: string): number {
+    if (name === 'eager_page_split') return this.setEagerPageSplit(value);
     if (name !== 'nx_huge_pages') return 0;
     if (!isNxValue(value)) return -EINVAL;
     this.vm.setNxHugePages(isNxForced(value));
+    return 0;
+  }
+
+  private setEagerPageSplit(value: string): number {
+    const on = parseBool(value);
+    if (on === undefined) return -EINVAL;
+    this.vm.setEagerPageSplit(on);
     return 0;
   }
 }

@@ -34,6 +34,7 @@ import {
   TP_SPLIT_HUGE_PAGE,
   TP_SPTE_REQUESTED,
   TP_SYNC_PAGE,
+  TP_TDP_SPTE_CHANGED,
   TP_TEST_AGE_HVA,
   TP_UNMAP_HVA_RANGE,
   TP_UNSYNC_PAGE,
@@ -333,6 +334,11 @@ export const KERNEL_EVENTS: readonly KernelEvent[] = [
   define(TP_SPLIT_HUGE_PAGE, ['u64 gfn', 'u64 spte', 'int level', 'int errno'],
     (r) => `gfn ${r.hex('gfn')} spte ${r.hex('spte')} level ${r.word('level')} errno ${r.word('errno')}`,
     '"gfn %llx spte %llx level %d errno %d", REC->gfn, REC->spte, REC->level, REC->errno'),
+  define(TP_TDP_SPTE_CHANGED, ['u64 gfn', 'u64 old_spte', 'u64 new_spte', 'u8 level', 'u8 as_id'],
+    (r) => `as id ${r.word('as_id')} gfn ${r.hex('gfn')} level ${r.word('level')} ` +
+      `old_spte ${r.hex('old_spte')} new_spte ${r.hex('new_spte')}`,
+    '"as id %d gfn %llx level %d old_spte %llx new_spte %llx", REC->as_id, REC->gfn, REC->level, REC->old_spte, ' +
+      'REC->new_spte'),
   define(TP_PAGE_FAULT, ['unsigned int vcpu_id', 'unsigned long guest_rip', 'u64 fault_address', 'u64 error_code'],
     (r) => `vcpu ${r.unsigned('vcpu_id')} rip 0x${r.hex('guest_rip')} address 0x${r.hex('fault_address', 16)} ` +
       `error_code 0x${r.hex('error_code')}`,

@@ -1,6 +1,6 @@
 /**
- * The legacy direct engine: tables that map frames linearly, for two-dimensional paging and for a guest without
- * paging under shadow paging. Source: Linux 6.1 mmu.c direct_page_fault, direct_map.
+ * Faults of the direct engines: their common way, and then the TDP MMU's map or the legacy engine's, whose tables map
+ * frames linearly, for two-dimensional paging and for a guest without paging under shadow paging. Source: Linux 6.1 mmu.c direct_page_fault, direct_map.
  */
 import { EFAULT, ENOSPC } from '../base/errno.ts';
 import { pagesPerLevel } from '../base/page.ts';
@@ -17,11 +17,13 @@ import {
   RET_PF_RETRY,
   RET_PF_SPURIOUS,
 } from './page-fault.ts';
-import { accountHugeNxPage, makePagesAvailable } from './page-zap.ts';
+import { accountHugeNxPage } from './nx-huge-page.ts';
+import { makePagesAvailable } from './page-zap.ts';
 import { RACE_FAULT_BEFORE_LOCK, race } from './race.ts';
 import { spteLo } from './rmap.ts';
 import { directPtePrefetch, mmuSetSpte } from './set-spte.ts';
 import { ACC_ALL } from './spte.ts';
+import { tdpMap } from './tdp-mmu/tdp-map.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
 /** RET_PF_*, or a negative errno. @kvm direct_page_fault */
@@ -39,8 +41,9 @@ export function directPageFault(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): numb
 
   race(RACE_FAULT_BEFORE_LOCK);
   const pfn = fault.pfn;
-  // Making room may zap the root, so staleness is tested after it.
-  if (!makePagesAvailable(mmu)) ret = -ENOSPC;
+  // Making room may zap the root, so staleness is tested after it. The TDP MMU's pages are not limited.
+  if (mmu.tdpMmu) ret = isPageFaultStale(mmu, vcpu, fault) ? RET_PF_RETRY : tdpMap(mmu, vcpu, fault);
+  else if (!makePagesAvailable(mmu)) ret = -ENOSPC;
   else if (isPageFaultStale(mmu, vcpu, fault)) ret = RET_PF_RETRY;
   else ret = directMap(mmu, vcpu, fault);
   if (pfn >= 0) mmu.host.markAccessed(pfn);

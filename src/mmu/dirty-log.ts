@@ -17,11 +17,15 @@ import type { MemSlot } from '../mem/memslots.ts';
 import { getShadowPage, linkShadowPage } from './get-page.ts';
 import { maxMappingLevel } from './level.ts';
 import { flushRemoteTlbsRange, type Mmu } from './mmu.ts';
-import { mmuSpteSet, rmapAdd, rmapWriteProtect, slotGfnWriteProtect, spteHi, spteLo, zapOneRmapSpte } from './rmap.ts';
+import { mmuSpteSet, rmapAdd, rmapWriteProtect, spteHi, spteLo, zapOneRmapSpte } from './rmap.ts';
 import { childRole, isDirectRole } from './role.ts';
 import { indexOf, spOf, sptepAt } from './shadow-pages.ts';
 import { walkWholeSlot } from './slot-walk.ts';
 import { isShadowPresent, pfnHi, pfnOf, SPTE_NX_HI, splitChildLo } from './spte.ts';
+import { clearDirtyPtMasked, wrprotSlot } from './tdp-mmu/tdp-dirty.ts';
+import { trySplitHugePages } from './tdp-mmu/tdp-split.ts';
+import { tdpZapCollapsibleSptes } from './tdp-mmu/tdp-zap.ts';
+import { slotGfnWriteProtect } from './write-protect.ts';
 
 /** @kvm slot_rmap_write_protect */
 function protectHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number, level: number): boolean {
@@ -33,8 +37,17 @@ function protectHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number, le
  * entry may have been protected by somebody who has not flushed yet. @kvm kvm_mmu_slot_remove_write_access
  */
 export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: number): void {
-  if (mmu.policy.onProtect === 'eager') slotSplitLarge(mmu, slot);
+  if (mmu.policy.onProtect === 'eager' && !mmu.tdpMmu) slotSplitLarge(mmu, slot);
   walkWholeSlot(mmu, slot, startLevel, MAX_HUGEPAGE_LEVEL, protectHead);
+  if (mmu.tdpMmu) wrprotSlot(mmu, slot, startLevel);
+}
+
+/**
+ * Eager page splitting when logging starts: no fault will have to. Only the TDP MMU does it.
+ * @kvm kvm_mmu_slot_try_split_huge_pages
+ */
+export function slotTrySplitHugePages(mmu: Mmu, slot: MemSlot): void {
+  if (mmu.tdpMmu && mmu.eagerPageSplit) trySplitHugePages(mmu, slot, slot.baseGfn, slot.baseGfn + slot.npages, 1, true);
 }
 
 /**
@@ -43,6 +56,7 @@ export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: numbe
  */
 export function enableLogDirtyMasked(mmu: Mmu, slot: MemSlot, first: number, maskLo: number, maskHi: number): void {
   if (mmu.manualProtect && mmu.initiallySet) protectLargeAt(mmu, slot, first, maskLo, maskHi);
+  if (mmu.tdpMmu) clearDirtyPtMasked(mmu, slot, slot.baseGfn + first, maskLo, maskHi, true);
   if (slot.rmap.length === 0) return;
   protectPages(mmu, slot, first, maskLo);
   protectPages(mmu, slot, first + 32, maskHi);
@@ -59,12 +73,16 @@ function protectPages(mmu: Mmu, slot: MemSlot, first: number, mask: number): voi
  * Initially-set mode left large entries writable; now they must go read-only. They lose "MMU-writable" with it, so the
  * fast fault can't bring them back: the slow path puts small ones in their place. A word of 64 pages touches two large
  * pages at most; a first page just on a boundary counts as two, harmlessly.
+ *
+ * Eager splitting has an oddity of 6.1's: the range's end is its last page where it should be the one behind, so a last
+ * page that is the first of a large one leaves that unsplit.
  */
 function protectLargeAt(mmu: Mmu, slot: MemSlot, first: number, maskLo: number, maskHi: number): void {
   const lowest = maskLo !== 0 ? 31 - Math.clz32(maskLo & -maskLo) : 63 - Math.clz32(maskHi & -maskHi);
   const highest = maskHi !== 0 ? 63 - Math.clz32(maskHi) : 31 - Math.clz32(maskLo);
   const start = slot.baseGfn + first + lowest;
   const end = slot.baseGfn + first + highest;
+  if (mmu.tdpMmu && mmu.eagerPageSplit) trySplitHugePages(mmu, slot, start, end, 1, false);
   slotGfnWriteProtect(mmu, slot, start, 2);
   if (Math.ceil(start / 512) !== Math.ceil(end / 512)) slotGfnWriteProtect(mmu, slot, end, 2);
 }
@@ -98,11 +116,13 @@ function zapCollapsible(mmu: Mmu, slot: MemSlot, heads: Int32Array, at: number):
 
 /**
  * Logging stopped: makes way for large mappings, which faults will install. The emptied tables stay linked.
+ * The TDP MMU's tables go with their entries.
  * @kvm kvm_mmu_zap_collapsible_sptes
  */
 export function zapCollapsibleSptes(mmu: Mmu, slot: MemSlot): void {
   if (walkWholeSlot(mmu, slot, 1, MAX_HUGEPAGE_LEVEL - 1, zapCollapsible))
     flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
+  if (mmu.tdpMmu) tdpZapCollapsibleSptes(mmu, slot);
 }
 
 // ---- the eager policy ----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import { RACE_FAST_FAULT_CMPXCHG, race } from './race.ts';
 import { spteHi, spteLo } from './rmap.ts';
 import { indexOf, spOf } from './shadow-pages.ts';
 import { isExecutable, isMmuWritable, isShadowPresent, isWritable, SPTE_P, SPTE_W } from './spte.ts';
+import { rcuReadLock, rcuReadUnlock } from './tdp-mmu/rcu.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
 /** Tries before giving up. */
@@ -40,6 +41,7 @@ export function fastPageFault(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number
   let sptep = 0;
   let lo = 0;
   let hi = 0;
+  rcuReadLock(mmu);
   for (let tries = 0; tries < MAX_TRIES; tries++) {
     if (!walk.toLast(mmu, vcpu, fault.addrLo, fault.addrHi)) break;
     sptep = walk.sptep;
@@ -58,6 +60,7 @@ export function fastPageFault(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number
     }
   }
   if (mmu.trace.on) traceFastPageFault(mmu, vcpu, fault, sptep, lo, hi, ret);
+  rcuReadUnlock(mmu);
   if (ret !== RET_PF_INVALID) vcpu.stats.pf_fast++;
   return ret;
 }

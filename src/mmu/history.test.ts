@@ -27,7 +27,8 @@ import { makeSpte } from './make-spte.ts';
 import { isObsolete } from './mmu.ts';
 import { RET_PF_RETRY } from './page-fault.ts';
 import { isTracked } from './page-track.ts';
-import { slotGfnWriteProtect, spteLo, spteWriteProtect } from './rmap.ts';
+import { spteLo, spteWriteProtect } from './rmap.ts';
+import { slotGfnWriteProtect } from './write-protect.ts';
 import { indexOf, spOf, tablePfn } from './shadow-pages.ts';
 import {
   ACC_ALL,

@@ -29,6 +29,10 @@ export interface MmuConfig {
   readonly tdp: boolean;
   readonly policy?: Policy;
   readonly nxHugePages?: boolean;
+  /** Two-dimensional paging by the TDP MMU in place of the rmap-based engine. @kvm tdp_mmu_enabled */
+  readonly tdpMmu?: boolean;
+  /** Only the TDP MMU heeds it; absent: what the policy says. @kvm eager_page_split */
+  readonly eagerPageSplit?: boolean;
 }
 
 export class Mmu {
@@ -41,10 +45,13 @@ export class Mmu {
   readonly host: HostMemory;
   readonly trace: Tracer;
   readonly tdp: boolean;
+  readonly tdpMmu: boolean;
   readonly policy: Policy;
 
   /** @kvm nx_huge_pages */
   nxHugePages: boolean;
+  /** Splits large leaves when their log starts or is cleared. @kvm eager_page_split */
+  eagerPageSplit: boolean;
   /** Dirty log modes. @kvm manual_dirty_log_protect */
   manualProtect = false;
   initiallySet = false;
@@ -61,6 +68,14 @@ export class Mmu {
   /** Valid pages that mirror guest tables; gate of everything that looks for one. */
   indirectShadowPages = 0;
   shadowRootAllocated = false;
+
+  /** Roots of the TDP MMU, newest first, invalid ones included. @kvm tdp_mmu_roots */
+  readonly tdpRoots: number[] = [];
+  /** Pages linked below them. @kvm tdp_mmu_pages */
+  nTdpPages = 0;
+  /** Walks under way that nothing may be freed under, and the pages that wait for their end. */
+  rcuReaders = 0;
+  readonly rcuPending: number[] = [];
 
   invalidateInProgress = 0;
   invalidateSeq = 0;
@@ -82,14 +97,17 @@ export class Mmu {
     this.host = config.host;
     this.trace = config.trace;
     this.tdp = config.tdp;
+    this.tdpMmu = config.tdp && config.tdpMmu === true;
     this.policy = config.policy ?? LINUX_6_1;
+    this.eagerPageSplit = config.eagerPageSplit ?? this.policy.onProtect === 'eager';
     this.nxHugePages = config.nxHugePages ?? false;
   }
 }
 
-/** Zapped, or of an older generation. @kvm is_obsolete_sp */
+/** Zapped, or of an older generation; pages of the TDP MMU have none. @kvm is_obsolete_sp */
 export function isObsolete(mmu: Mmu, sp: number): boolean {
-  return isInvalidRole(mmu.pages.role[sp]) || mmu.pages.validGen[sp] !== mmu.validGen;
+  const { pages } = mmu;
+  return isInvalidRole(pages.role[sp]) || (pages.tdp[sp] === 0 && pages.validGen[sp] !== mmu.validGen);
 }
 
 /** Slot of a gfn in the address space of a shadow page's role. @kvm kvm_memslots_for_spte_role, __gfn_to_memslot */

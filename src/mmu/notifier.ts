@@ -13,6 +13,7 @@ import { flushRemoteTlbs, type Mmu } from './mmu.ts';
 import { spteAge, spteLo, zapRmap } from './rmap.ts';
 import { type RmapHandler, walkSlotRmaps } from './slot-walk.ts';
 import { isAccessed } from './spte.ts';
+import { ageGfnRange, setSpteGfn, testAgeGfn, unmapGfnRange } from './tdp-mmu/tdp-notifier.ts';
 
 function zapHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number): boolean {
   return zapRmap(mmu, heads, at);
@@ -34,6 +35,9 @@ function testAgeHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number): b
   return false;
 }
 
+/** The TDP MMU's part, for frames [start, end) of a slot; `before`: what was said so far. What is said with it. */
+type TdpHandler = (mmu: Mmu, slot: MemSlot, start: number, end: number, before: boolean) => boolean;
+
 export class MmuNotifier implements HostNotifier {
   private readonly mmu: Mmu;
   constructor(mmu: Mmu) {
@@ -47,8 +51,8 @@ export class MmuNotifier implements HostNotifier {
     );
   }
 
-  /** Calls the handler for the part of each slot in the range; true if any said so. @kvm __kvm_handle_hva_range */
-  private handle(start: number, end: number, handler: RmapHandler): boolean {
+  /** Calls the engines' handlers for the part of each slot in the range; true if any said so. @kvm __kvm_handle_hva_range */
+  private handle(start: number, end: number, handler: RmapHandler, tdp: TdpHandler): boolean {
     const mmu = this.mmu;
     let result = false;
     for (const set of mmu.slots)
@@ -58,7 +62,9 @@ export class MmuNotifier implements HostNotifier {
         if (from >= to) continue;
         const first = slot.baseGfn + Math.floor((from - slot.userspaceAddr) / 4096);
         const last = slot.baseGfn + Math.ceil((to - slot.userspaceAddr) / 4096);
-        if (walkSlotRmaps(mmu, slot, 1, MAX_HUGEPAGE_LEVEL, first, last, handler)) result = true;
+        const said = walkSlotRmaps(mmu, slot, 1, MAX_HUGEPAGE_LEVEL, first, last, handler);
+        if (said) result = true;
+        if (mmu.tdpMmu && tdp(mmu, slot, first, last, said)) result = true;
       }
     return result;
   }
@@ -75,7 +81,7 @@ export class MmuNotifier implements HostNotifier {
       mmu.invalidateRangeStart = Math.min(mmu.invalidateRangeStart, start);
       mmu.invalidateRangeEnd = Math.max(mmu.invalidateRangeEnd, end);
     }
-    if (this.handle(start, end, zapHead)) flushRemoteTlbs(mmu);
+    if (this.handle(start, end, zapHead, unmapGfnRange)) flushRemoteTlbs(mmu);
   }
 
   /** @kvm kvm_mmu_notifier_invalidate_range_end */
@@ -90,13 +96,13 @@ export class MmuNotifier implements HostNotifier {
     const mmu = this.mmu;
     if (mmu.trace.on) mmu.trace.emit(TP_SET_SPTE_HVA, loOfNumber(hva), hiOfNumber(hva));
     if (mmu.invalidateInProgress === 0) return;
-    if (this.handle(hva, hva + 1, zapHead)) flushRemoteTlbs(mmu);
+    if (this.handle(hva, hva + 1, zapHead, setSpteGfn)) flushRemoteTlbs(mmu);
   }
 
   /** Clears A bits; true if one was set. @kvm kvm_mmu_notifier_clear_flush_young */
   clearFlushYoung(start: number, end: number): boolean {
     this.trace(TP_AGE_HVA, start, end);
-    const young = this.handle(start, end, ageHead);
+    const young = this.handle(start, end, ageHead, ageGfnRange);
     if (young) flushRemoteTlbs(this.mmu);
     return young;
   }
@@ -104,13 +110,13 @@ export class MmuNotifier implements HostNotifier {
   /** The same without a flush: a TLB may go on without setting A. @kvm kvm_mmu_notifier_clear_young */
   clearYoung(start: number, end: number): boolean {
     this.trace(TP_AGE_HVA, start, end);
-    return this.handle(start, end, ageHead);
+    return this.handle(start, end, ageHead, ageGfnRange);
   }
 
   /** @kvm kvm_mmu_notifier_test_young */
   testYoung(hva: number): boolean {
     if (this.mmu.trace.on) this.mmu.trace.emit(TP_TEST_AGE_HVA, loOfNumber(hva), hiOfNumber(hva));
-    return this.handle(hva, hva + 1, testAgeHead);
+    return this.handle(hva, hva + 1, testAgeHead, testAgeGfn);
   }
 
   private trace(id: number, start: number, end: number): void {

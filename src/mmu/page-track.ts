@@ -6,7 +6,7 @@
  */
 import { gfnToIndex, type MemSlot } from '../mem/memslots.ts';
 import { flushRemoteTlbs, flushRemoteTlbsRange, type Mmu, slotForRole } from './mmu.ts';
-import { slotGfnWriteProtect } from './rmap.ts';
+import { slotGfnWriteProtect } from './write-protect.ts';
 
 /** @kvm update_gfn_disallow_lpage_count */
 function addDisallowLpage(slot: MemSlot, gfn: number, count: number): void {

@@ -10,6 +10,7 @@
  */
 import { TP_ZAP_ALL_FAST } from '../trace/tracepoints.ts';
 import { flushRemoteTlbs, isObsolete, type Mmu, requestAll } from './mmu.ts';
+import { unaccountHugeNxPage } from './nx-huge-page.ts';
 import { unaccountShadowed } from './page-track.ts';
 import { RACE_ZAP_BATCH, race } from './race.ts';
 import { REQ_MMU_FREE_OBSOLETE_ROOTS } from './requests.ts';
@@ -17,6 +18,8 @@ import { dropSpte, mmuSpteClearNoTrack, spteHi, spteLo } from './rmap.ts';
 import { isInvalidRole, ROLE_GUEST_MODE, ROLE_INVALID, roleHasGptes } from './role.ts';
 import { childOf, spOf, sptepAt } from './shadow-pages.ts';
 import { isLast, isMmioSpte, isShadowPresent } from './spte.ts';
+import { invalidateAllRoots } from './tdp-mmu/tdp-roots.ts';
+import { zapAllRoots, zapInvalidatedRoots } from './tdp-mmu/tdp-zap.ts';
 import { tracePrepareZapPage } from './tracing.ts';
 import { UnsyncPages, unlinkUnsyncPage, unsyncWalk } from './unsync.ts';
 
@@ -119,19 +122,6 @@ export function remoteFlushOrZap(mmu: Mmu, invalid: number[], flush: boolean): v
   else if (flush) flushRemoteTlbs(mmu);
 }
 
-/** The page blocks a huge page because that must not be executable. @kvm account_huge_nx_page */
-export function accountHugeNxPage(mmu: Mmu, sp: number): void {
-  if (mmu.pages.lpageDisallowed[sp] !== 0) return;
-  mmu.stats.nx_lpage_splits++;
-  mmu.pages.lpageDisallowed[sp] = 1;
-}
-
-/** @kvm unaccount_huge_nx_page */
-function unaccountHugeNxPage(mmu: Mmu, sp: number): void {
-  mmu.stats.nx_lpage_splits--;
-  mmu.pages.lpageDisallowed[sp] = 0;
-}
-
 /** Zaps the oldest pages that are no roots, at least `count` if there are. @kvm kvm_mmu_zap_oldest_mmu_pages */
 function zapOldestPages(mmu: Mmu, count: number): void {
   const invalid: number[] = [];
@@ -211,8 +201,10 @@ function zapObsoletePages(mmu: Mmu): void {
 export function zapAllFast(mmu: Mmu): void {
   if (mmu.trace.on) mmu.trace.emit(TP_ZAP_ALL_FAST, mmu.validGen, mmu.nUsedPages);
   mmu.validGen = mmu.validGen === 0 ? 1 : 0;
+  if (mmu.tdpMmu) invalidateAllRoots(mmu);
   requestAll(mmu, REQ_MMU_FREE_OBSOLETE_ROOTS);
   zapObsoletePages(mmu);
+  if (mmu.tdpMmu) zapInvalidatedRoots(mmu);
 }
 
 /** Zaps every page, roots in use included: the end of a VM. @kvm kvm_mmu_zap_all */
@@ -225,4 +217,5 @@ export function zapAll(mmu: Mmu): void {
     sp = mmu.zapUnstable ? mmu.pages.newest : older;
   }
   commitZapPages(mmu, invalid);
+  if (mmu.tdpMmu) zapAllRoots(mmu);
 }

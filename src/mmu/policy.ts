@@ -8,7 +8,8 @@ export interface Policy {
    * What write protection does to a large entry: `zap` drops it (before January 2013), `lazy` makes it read-only and
    * drops it when a write needs a smaller mapping, `eager` splits it into read-only 4 KiB entries when logging starts.
    *
-   * @diverges eager: Linux 6.1 splits eagerly in the TDP MMU only; for the rmap engines it is ours.
+   * @diverges eager: Linux 6.1 splits eagerly in the TDP MMU only; for the rmap engines it is ours. zap: the TDP MMU came
+   * after it, and never did so.
    */
   readonly onProtect: 'zap' | 'lazy' | 'eager';
   /**

@@ -15,4 +15,16 @@ export const RACE_BEFORE_FLUSH = 5;
 /** Between two rounds of syncing children. */
 export const RACE_SYNC_ROUND = 6;
 
+/** Before the TDP MMU's compare-and-exchange: the entry was read, mmu_lock is held for reading. */
+export const RACE_TDP_CMPXCHG = 7;
+/** An entry of the TDP MMU is frozen, the TLBs are not yet flushed. */
+export const RACE_TDP_FROZEN = 8;
+/** A walk of the TDP MMU has dropped mmu_lock. */
+export const RACE_TDP_YIELD = 9;
+
 export function race(_point: number): void {}
+
+/** Does somebody wait for the lock or the CPU, so that a walk must give way here? Never in production. */
+export function yields(_point: number): boolean {
+  return false;
+}

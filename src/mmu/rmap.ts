@@ -5,7 +5,7 @@
  * its child's list of parents; nothing else is in any list.
  * INVARIANT rmap-used: a head that isn't empty lies in a chunk that its slot marks as used. Heads fill here only.
  *
- * Nobody but this file stores to an entry. Source: Linux 6.1 mmu.c, mmu_spte_* and rmap_*.
+ * In the rmap engines nobody but this file stores to an entry. Source: Linux 6.1 mmu.c, mmu_spte_* and rmap_*.
  */
 import { pagesPerLevel } from '../base/page.ts';
 import { gfnToIndex, type MemSlot, RMAP_CHUNK_SHIFT } from '../mem/memslots.ts';
@@ -184,11 +184,8 @@ export function rmapWriteProtect(mmu: Mmu, heads: Int32Array, at: number, level:
   return flush;
 }
 
-/**
- * Write-protects whatever maps one gfn, at `minLevel` and above, so that the fast fault can't undo it.
- * True if a flush is needed. @kvm kvm_mmu_slot_gfn_write_protect
- */
-export function slotGfnWriteProtect(mmu: Mmu, slot: MemSlot, gfn: number, minLevel: number): boolean {
+/** The rmap engines' part of `slotGfnWriteProtect`. */
+export function rmapsGfnWriteProtect(mmu: Mmu, slot: MemSlot, gfn: number, minLevel: number): boolean {
   let flush = false;
   if (slot.rmap.length === 0) return false;
   for (let level = minLevel; level <= 3; level++) {

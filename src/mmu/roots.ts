@@ -19,6 +19,7 @@ import { isDirectRole, roleLevel, withLevel, withQuadrant } from './role.ts';
 import { tablePfn } from './shadow-pages.ts';
 import { pfnHi, pfnLo, SPTE_P } from './spte.ts';
 import { syncChildren } from './sync-children.ts';
+import { getVcpuRoot, putRoot } from './tdp-mmu/tdp-roots.ts';
 import { isUnsyncRoot } from './unsync.ts';
 import { type MmuVcpu, NUM_PREV_ROOTS, PAE_ROOT, type RootInfo } from './vcpu.ts';
 
@@ -35,6 +36,10 @@ const ROOTS_ALL = ROOT_CURRENT | rootPrevious(0) | rootPrevious(1) | rootPreviou
 /** @kvm mmu_free_root_page */
 function putRootPage(mmu: Mmu, sp: number, invalid: number[]): void {
   const pages = mmu.pages;
+  if (pages.tdp[sp] !== 0) {
+    putRoot(mmu, sp);
+    return;
+  }
   pages.rootCount[sp]--;
   // A zapped page that was kept for its users. One that is still valid stays in the hash for reuse.
   if (pages.rootCount[sp] === 0 && (pages.role[sp] & 0x800) !== 0) prepareZapPage(mmu, sp, invalid);
@@ -133,7 +138,8 @@ function setPaeRoot(mmu: Mmu, vcpu: MmuVcpu, i: number, sp: number): void {
 function allocDirectRoots(mmu: Mmu, vcpu: MmuVcpu): number {
   if (!makePagesAvailable(mmu)) return -ENOSPC;
   const level = roleLevel(vcpu.rootRole);
-  if (level > PAE_LEVELS) vcpu.root.sp = allocRoot(mmu, vcpu, 0, 0, level);
+  if (mmu.tdpMmu) vcpu.root.sp = getVcpuRoot(mmu, vcpu);
+  else if (level > PAE_LEVELS) vcpu.root.sp = allocRoot(mmu, vcpu, 0, 0, level);
   else {
     for (let i = 0; i < 4; i++) setPaeRoot(mmu, vcpu, i, allocRoot(mmu, vcpu, i << 18, 0, 2));
     vcpu.root.sp = PAE_ROOT;

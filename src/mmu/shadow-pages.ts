@@ -40,6 +40,10 @@ export class ShadowPages {
   writeFlooding!: Int32Array;
   /** The page exists only because huge pages must not be executable. */
   lpageDisallowed!: Uint8Array;
+  /** 1: a page of the TDP MMU. It is in no list and no hash, and `parents` holds the one entry that points at it. */
+  tdp!: Uint8Array;
+  /** 1: an invalidated root of the TDP MMU that is still to be zapped. @kvm tdp_mmu_scheduled_root_to_zap */
+  zapScheduled!: Uint8Array;
   parents!: Int32Array;
   /** Index into `translations`, or 0 for a direct page. */
   private translation!: Int32Array;
@@ -81,6 +85,8 @@ export class ShadowPages {
     this.validGen = u8(this.validGen);
     this.writeFlooding = i32(this.writeFlooding);
     this.lpageDisallowed = u8(this.lpageDisallowed);
+    this.tdp = u8(this.tdp);
+    this.zapScheduled = u8(this.zapScheduled);
     this.parents = i32(this.parents);
     this.translation = i32(this.translation);
     this.hashNext = i32(this.hashNext);
@@ -111,6 +117,24 @@ export class ShadowPages {
     else this.oldest = sp;
     this.newest = sp;
     this.listed[sp] = 1;
+  }
+
+  /** Makes `sp`, a fresh table, a page of the TDP MMU. */
+  addTdp(sp: number, sptep: number, gfn: number, role: number): void {
+    this.gfn[sp] = gfn;
+    this.role[sp] = role;
+    this.rootCount[sp] = 0;
+    this.validGen[sp] = 0;
+    this.lpageDisallowed[sp] = 0;
+    this.parents[sp] = sptep;
+    this.tdp[sp] = 1;
+    this.zapScheduled[sp] = 0;
+  }
+
+  removeTdp(sp: number): void {
+    this.role[sp] = 0;
+    this.parents[sp] = 0;
+    this.tdp[sp] = 0;
   }
 
   /** First page of gfn's bucket; pages of other gfns may follow. */

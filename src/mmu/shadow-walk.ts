@@ -66,7 +66,7 @@ export class ShadowWalk {
   /**
    * To the last entry that there is for an address, present or not: `sptep`, `level`, and what it holds in `lo`, `hi`.
    * False without a root. One loop over locals, as every write fault in a logged slot comes this way.
-   * @kvm fast_pf_get_last_sptep
+   * @kvm fast_pf_get_last_sptep, kvm_tdp_mmu_fast_pf_get_last_sptep
    */
   toLast(mmu: Mmu, vcpu: MmuVcpu, addrLo: number, addrHi: number): boolean {
     this.init(vcpu, addrLo, addrHi);

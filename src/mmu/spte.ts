@@ -121,6 +121,17 @@ export function splitChildLo(hugeLo: number, hugeHi: number, pfnOffset: number, 
   return pfnLo(pfnOf(hugeLo, hugeHi) + pfnOffset) | flags;
 }
 
+/**
+ * An entry of the TDP MMU that is frozen while its table is torn down or its TLB entries are flushed: not present, and
+ * nobody stores over it. The high word is 0. @kvm REMOVED_SPTE
+ */
+export const REMOVED_SPTE_LO = 0x5a0;
+
+/** @kvm is_removed_spte */
+export function isRemoved(lo: number, hi: number): boolean {
+  return lo === REMOVED_SPTE_LO && hi === 0;
+}
+
 // ---- MMIO entries ----------------------------------------------------------------------------------------------
 //
 //     bit 51 (reserved on this CPU: the access faults with RSVD) + P      signature
@@ -168,6 +179,9 @@ export function mmioGfn(lo: number, hi: number): number {
 export function mmioAccess(lo: number): number {
   return lo & MMIO_ACCESS_MASK;
 }
+
+if (isShadowPresent(REMOVED_SPTE_LO) || isMmioSpte(REMOVED_SPTE_LO, 0))
+  throw new Error('a frozen entry means something');
 
 // Checks at import: no two masks of a present leaf overlap, and the MMIO generation stays clear of P, MP and bit 51.
 const ALL = [SPTE_P, SPTE_W, SPTE_U, SPTE_A, SPTE_D, SPTE_PSE, SPTE_HOST_WRITABLE, SPTE_MMU_WRITABLE, SPTE_MMU_PRESENT];

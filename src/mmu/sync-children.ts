@@ -5,10 +5,10 @@
 import { type Mmu, vcpuSlot } from './mmu.ts';
 import { prepareZapPage, remoteFlushOrZap } from './page-zap.ts';
 import { RACE_SYNC_ROUND, race } from './race.ts';
-import { slotGfnWriteProtect } from './rmap.ts';
 import { syncPage } from './sync-page.ts';
 import { UnsyncPages, unlinkUnsyncPage, unsyncWalk } from './unsync.ts';
 import type { MmuVcpu } from './vcpu.ts';
+import { slotGfnWriteProtect } from './write-protect.ts';
 
 /** Re-reads a page's guest table; on failure the page is zapped. <0 zapped, >0 a flush is needed. @kvm kvm_sync_page */
 export function syncOrZapPage(mmu: Mmu, vcpu: MmuVcpu, sp: number, invalid: number[]): number {

@@ -7,6 +7,7 @@ import { VcpuStats } from '../trace/stats.ts';
 import { GuestWalk } from './guest-walk.ts';
 import { PageFault } from './page-fault.ts';
 import { ShadowWalk } from './shadow-walk.ts';
+import { TdpIter } from './tdp-mmu/tdp-iter.ts';
 
 /** The guest's registers as far as the MMU reads them. 64-bit ones as word pairs. */
 export interface GuestRegs {
@@ -96,6 +97,7 @@ export class MmuVcpu {
 
   /** The walk of KVM's tables and that of the guest's which the fault at hand makes. */
   readonly walk = new ShadowWalk();
+  readonly tdpIter = new TdpIter();
   readonly guestWalk = new GuestWalk();
   readonly fault = new PageFault();
 

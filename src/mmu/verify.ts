@@ -19,6 +19,8 @@
  *          nx          no large leaf is executable under nx_huge_pages
  *          mmio        what is neither present nor empty is an MMIO entry
  *
+ * Those of the TDP MMU stand in tdp-mmu/tdp-verifier.ts.
+ *
  * The numbers are those of the reference's distilled invariants. I1, I3, I11 and I13 are not of a state but of a run:
  * the model-based tests of `vm` tell them (dirty, tlb, progress).
  */
@@ -39,20 +41,19 @@ import {
 } from './role.ts';
 import { childOf, indexOf, spOf } from './shadow-pages.ts';
 import {
-  isExecutable,
   isLarge,
   isLast,
   isMmioSpte,
-  isMmuWritable,
   isShadowPresent,
-  isWritable,
   SPTE_HOST_WRITABLE,
   SPTE_MMU_PRESENT,
   SPTE_MMU_WRITABLE,
   SPTE_PSE,
   SPTE_W,
 } from './spte.ts';
+import { TdpVerifier } from './tdp-mmu/tdp-verifier.ts';
 import type { MmuVcpu } from './vcpu.ts';
+import { isEdge, LeafRules } from './verify-leaf.ts';
 
 const TABLE_WORDS = 1024;
 const MAX_LEVEL = 3;
@@ -70,6 +71,8 @@ export function verify(mmu: Mmu): string[] {
 
 class Verifier {
   private readonly mmu: Mmu;
+  private readonly leafRules: LeafRules;
+  private readonly tdpVerifier: TdpVerifier;
   private broken: string[] = [];
   /** Pages with a table: on the active list, or zapped but still some vCPU's root. */
   private readonly pages: number[] = [];
@@ -86,6 +89,9 @@ class Verifier {
 
   constructor(mmu: Mmu) {
     this.mmu = mmu;
+    const report = (name: string, what: string): void => this.report(name, what);
+    this.leafRules = new LeafRules(mmu, report);
+    this.tdpVerifier = new TdpVerifier(mmu, this.leafRules, report);
   }
 
   run(): string[] {
@@ -96,6 +102,7 @@ class Verifier {
     for (const sp of pages) this.checkPage(sp);
     for (const set of mmu.slots) for (const slot of set.slots) this.checkSlot(slot);
     for (const sp of pages) this.checkLinks(sp);
+    if (mmu.tdpMmu) this.tdpVerifier.run();
     this.checkCounters();
     return this.broken;
   }
@@ -153,7 +160,7 @@ class Verifier {
   }
 
   private useRoot(vcpu: MmuVcpu, sp: number): void {
-    if (sp <= 0) return;
+    if (sp <= 0 || this.mmu.pages.tdp[sp] !== 0) return;
     this.usePage(sp);
     this.rootsSeen[sp]++;
     if (isObsolete(this.mmu, sp) && (vcpu.requests & REQ_MMU_FREE_OBSOLETE_ROOTS) === 0)
@@ -236,9 +243,6 @@ class Verifier {
   private checkLeaf(sp: number, sptep: number, lo: number, level: number): void {
     const { pages } = this.mmu;
     this.leaves[level]++;
-    if (isWritable(lo) && !isMmuWritable(lo)) this.report('writable', `entry ${sptep}: W without MMU-writable`);
-    if (isMmuWritable(lo) && !(lo & SPTE_HOST_WRITABLE))
-      this.report('writable', `entry ${sptep}: MMU-writable without host-writable`);
     const gfn = pages.entryGfn(sp, indexOf(sptep));
     const slot = this.slotAt(pages.role[sp], gfn);
     if (slot === null) {
@@ -250,8 +254,7 @@ class Verifier {
     // Together with the count of all that is listed this makes it once and nothing else.
     if (heads[at] !== sptep && !this.isListed(heads, at, sptep))
       this.report('rmap', `entry ${sptep} is not in the list of gfn ${gfn}, level ${level}`);
-    if (level > 1) this.checkLarge(slot, sptep, lo, gfn, level);
-    else if (isLarge(lo)) this.report('lpage', `entry ${sptep} of level 1 says it is large`);
+    this.leafRules.check(slot, sptep, gfn, level);
   }
 
   private slotAt(role: number, gfn: number): MemSlot | null {
@@ -259,19 +262,6 @@ class Verifier {
     const asId = roleAddressSpace(role);
     if (slot !== null && slot.asId === asId && slot.contains(gfn)) return slot;
     return (this.slot = this.mmu.slots[asId].find(gfn));
-  }
-
-  private checkLarge(slot: MemSlot, sptep: number, lo: number, gfn: number, level: number): void {
-    const { mmu } = this;
-    const at = gfnToIndex(gfn, slot.baseGfn, level);
-    if (isEdge(slot, level, at)) this.report('lpage', `large entry ${sptep} of gfn ${gfn} sticks out of its slot`);
-    else if (lo & (SPTE_W | SPTE_MMU_WRITABLE) && slot.lpageInfo[level - 2][at] !== 0)
-      this.report('lpage', `large entry ${sptep} of gfn ${gfn} may write a shadowed table`);
-    if (mmu.nxHugePages && isExecutable(mmu.arena.words[(sptep << 1) + 1]))
-      this.report('nx', `large entry ${sptep} of gfn ${gfn} is executable`);
-    const mayBeWritable = mmu.manualProtect && mmu.initiallySet;
-    if (slot.logsDirty && isWritable(lo) && !mayBeWritable && mmu.policy.fastFaultLarge === 'guarded')
-      this.report('logged', `large entry ${sptep} of gfn ${gfn} is writable`);
   }
 
   private checkNonLeaf(sp: number, sptep: number, lo: number, hi: number): void {
@@ -407,7 +397,11 @@ class Verifier {
   // ---- slots and counters ------------------------------------------------------------------------------------------
 
   private checkSlot(slot: MemSlot): void {
-    if (slot.rmap.length === 0) return;
+    if (slot.rmap.length !== 0) this.checkRmap(slot);
+    this.checkLpage(slot);
+  }
+
+  private checkRmap(slot: MemSlot): void {
     const { lists } = this.mmu;
     for (let level = 1; level <= MAX_LEVEL; level++) {
       const heads = slot.rmap[level - 1];
@@ -422,7 +416,6 @@ class Verifier {
         this.checkListed(heads, at, level);
       }
     }
-    this.checkLpage(slot);
   }
 
   private checkListed(heads: Int32Array, at: number, level: number): void {
@@ -465,12 +458,13 @@ class Verifier {
     const { mmu, leaves } = this;
     const { stats, pages } = mmu;
     const all = leaves[1] + leaves[2] + leaves[3];
-    this.compare('pages_4k', stats.pages_4k, leaves[1]);
-    this.compare('pages_2m', stats.pages_2m, leaves[2]);
-    this.compare('pages_1g', stats.pages_1g, leaves[3]);
+    const tdp = this.tdpVerifier;
+    this.compare('pages_4k', stats.pages_4k, leaves[1] + tdp.leaves[1]);
+    this.compare('pages_2m', stats.pages_2m, leaves[2] + tdp.leaves[2]);
+    this.compare('pages_1g', stats.pages_1g, leaves[3] + tdp.leaves[3]);
     if (this.listedLeaves !== all) this.report('rmap', `${this.listedLeaves} entries are listed, there are ${all}`);
     let unsync = 0;
-    let splits = 0;
+    let splits = tdp.nxSplits;
     let indirect = 0;
     let upper = 0;
     for (const sp of this.pages) {
@@ -505,12 +499,4 @@ function sumOf(counts: Uint16Array): number {
   for (; i + 4 <= length; i += 4) sum += counts[i] + counts[i + 1] + counts[i + 2] + counts[i + 3];
   for (; i < length; i++) sum += counts[i];
   return sum;
-}
-
-/** Entry `at` of a slot's table of `level` covers frames outside of the slot, or host and guest don't match. */
-function isEdge(slot: MemSlot, level: number, at: number): boolean {
-  const frames = pagesPerLevel(level);
-  const first = Math.floor(slot.baseGfn / frames) * frames + at * frames;
-  if (first < slot.baseGfn || first + frames > slot.baseGfn + slot.npages) return true;
-  return (slot.userspaceAddr / 4096 - slot.baseGfn) % frames !== 0;
 }

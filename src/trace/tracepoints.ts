@@ -57,6 +57,7 @@ export const TP_ZAP_ALL_FAST = 14;
 export const TP_SET_SPTE = 15;
 export const TP_SPTE_REQUESTED = 16;
 export const TP_SPLIT_HUGE_PAGE = 17;
+export const TP_TDP_SPTE_CHANGED = 18;
 export const TP_PAGE_FAULT = 32;
 export const TP_MMIO = 33;
 export const TP_VCPU_MATCH_MMIO = 34;
@@ -135,6 +136,13 @@ export const TRACEPOINTS: readonly Tracepoint[] = [
     ['spte', 'spte'],
     ['level', 'i32'],
     ['errno', 'i32'],
+  ]),
+  kvmmmu(TP_TDP_SPTE_CHANGED, 'kvm_tdp_mmu_spte_changed', [
+    ['gfn', 'gfn'],
+    ['old_spte', 'spte'],
+    ['new_spte', 'spte'],
+    ['level', 'i32'],
+    ['as_id', 'i32'],
   ]),
   kvm(TP_PAGE_FAULT, 'kvm_page_fault', [
     ['vcpu_id', 'i32'],

@@ -3,7 +3,8 @@
  * the dirty log holds. For reports and views; nested paging only, where guest frames are what the tables translate.
  */
 import type { TableArena } from '../mem/table-arena.ts';
-import { isInvalidRole, roleLevel } from '../mmu/role.ts';
+import { isObsolete } from '../mmu/mmu.ts';
+import { roleLevel } from '../mmu/role.ts';
 import { childOf } from '../mmu/shadow-pages.ts';
 import { isLast, isShadowPresent, isWritable } from '../mmu/spte.ts';
 import type { Vm } from './vm.ts';
@@ -26,7 +27,7 @@ export function regionStates(vm: Vm, states: Uint8Array): void {
   if (!mmu.tdp) throw new Error('regions can be inspected under nested paging only');
   states.fill(REGION_UNMAPPED);
   const root = vm.vcpus.map((vcpu) => vcpu.mmu.root.sp).find((sp) => sp !== 0) ?? 0;
-  if (root === 0 || isInvalidRole(mmu.pages.role[root]) || mmu.pages.validGen[root] !== mmu.validGen) return;
+  if (root === 0 || isObsolete(mmu, root)) return;
   const level = roleLevel(mmu.pages.role[root]);
   for (let region = 0; region < states.length; region++) {
     states[region] = stateAt(mmu.arena, root, level, region << REGION_SHIFT);

@@ -10,7 +10,7 @@
  */
 import { checkU32, checkU64 } from '../base/argument.ts';
 import { EEXIST, EINVAL, ENOMEM, KvmError } from '../base/errno.ts';
-import { slotRemoveWriteAccess, zapCollapsibleSptes } from '../mmu/dirty-log.ts';
+import { slotRemoveWriteAccess, slotTrySplitHugePages, zapCollapsibleSptes } from '../mmu/dirty-log.ts';
 import { flushRemoteTlbsRange, type Mmu } from '../mmu/mmu.ts';
 import { changeMmuPages, zapAllFast } from '../mmu/page-zap.ts';
 import { RACE_BEFORE_FLUSH, race } from '../mmu/race.ts';
@@ -130,7 +130,7 @@ function maxGfn(mmu: Mmu): number {
 // ---- the four changes ----------------------------------------------------------------------------------------------
 
 function createSlot(mmu: Mmu, slot: MemSlot): void {
-  allocMetadata(slot);
+  allocMetadata(mmu, slot);
   prepareBitmap(mmu, slot, null);
   swapSlots(mmu, null, slot);
   mmu.nSlotPages += slot.npages;
@@ -152,7 +152,7 @@ function moveSlot(mmu: Mmu, old: MemSlot, baseGfn: number, flags: number): void 
     checkMaxGfn(mmu, baseGfn, old.npages);
   }
   const slot = new MemSlot(old.id, old.asId, baseGfn, old.npages, flags, old.userspaceAddr);
-  allocMetadata(slot);
+  allocMetadata(mmu, slot);
   prepareBitmap(mmu, slot, old);
   swapSlots(mmu, gone, slot);
 }
@@ -172,6 +172,7 @@ function applyLogging(mmu: Mmu, old: MemSlot, slot: MemSlot): void {
     return;
   }
   if (mmu.manualProtect && mmu.initiallySet) return;
+  slotTrySplitHugePages(mmu, slot);
   slotRemoveWriteAccess(mmu, slot, 1);
   race(RACE_BEFORE_FLUSH);
   flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
@@ -198,20 +199,21 @@ function copyOf(old: MemSlot, flags: number): MemSlot {
 }
 
 /** Throws ENOMEM if there is no memory for it. @kvm kvm_alloc_memslot_metadata */
-function allocMetadata(slot: MemSlot): void {
+function allocMetadata(mmu: Mmu, slot: MemSlot): void {
   if (slot.npages * TABLE_BYTES_A_PAGE > MAX_TABLE_BYTES)
     throw new KvmError(ENOMEM, `tables for ${slot.npages} pages of slot ${slot.id}`);
   try {
-    allocTables(slot);
+    allocTables(mmu, slot);
   } catch (error) {
     if (error instanceof RangeError) throw new KvmError(ENOMEM, `tables for slot ${slot.id}: ${error.message}`);
     throw error;
   }
 }
 
-function allocTables(slot: MemSlot): void {
+/** The TDP MMU needs no reverse map, and no shadow root will. @kvm kvm_memslots_have_rmaps */
+function allocTables(mmu: Mmu, slot: MemSlot): void {
   const { baseGfn, npages } = slot;
-  allocRmap(slot);
+  if (!mmu.tdpMmu) allocRmap(slot);
   slot.lpageInfo = makeLpageInfo(baseGfn, npages, slot.userspaceAddr);
   slot.gfnTrack = new Uint16Array(npages);
 }

@@ -45,6 +45,10 @@ export interface VmConfig {
   readonly npt: boolean;
   readonly policy?: Policy;
   readonly nxHugePages?: boolean;
+  /** The TDP MMU in place of the rmap-based engine, as the kernel since 5.15; only with `npt`. @kvm tdp_mmu */
+  readonly tdpMmu?: boolean;
+  /** Absent: the policy's. Only the TDP MMU heeds it. @kvm eager_page_split */
+  readonly eagerPageSplit?: boolean;
   readonly trace?: Tracer;
   readonly cpuModel?: CpuModel;
   /** Makes each vCPU's TLB; by default a set-associative one. */
@@ -73,6 +77,8 @@ export class Vm {
       tdp: config.npt,
       policy: config.policy,
       nxHugePages: config.nxHugePages,
+      tdpMmu: config.tdpMmu,
+      eagerPageSplit: config.eagerPageSplit,
     });
     this.nxParameter = config.nxHugePages ?? false;
     this.cpuModel = config.cpuModel ?? CPU_TCG;
@@ -197,6 +203,11 @@ export class Vm {
     const answer = Number(BigInt.asIntN(32, exact));
     if (answer < 0 && answer >= -4095) throw new KvmError(-answer, `${exact} MMU pages`);
     return answer;
+  }
+
+  /** Module parameter eager_page_split at run time; what is mapped stays as it is. */
+  setEagerPageSplit(on: boolean): void {
+    this.mmu.eagerPageSplit = on;
   }
 
   /** Module parameter nx_huge_pages at run time; a change zaps everything. @kvm set_nx_huge_pages */

@@ -8,9 +8,7 @@ import { strip } from '../recording.ts';
 import { runScript } from '../run.ts';
 import { givenPack } from './given.ts';
 
-const packs = [...givenPack('6.1-core'), ...givenPack('6.1-random'), ...givenPack('6.1-host')].filter(
-  ({ mode }) => mode !== 'B',
-);
+const packs = [...givenPack('6.1-core'), ...givenPack('6.1-random'), ...givenPack('6.1-host')];
 
 /** The first difference in a line, or undefined. */
 function judge(packed: (typeof packs)[number]): string | undefined {

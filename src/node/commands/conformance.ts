@@ -27,7 +27,7 @@ interface Verdict {
 }
 
 /** Modes whose engines are built. */
-const MODES: readonly string[] = ['A', 'C'];
+const MODES: readonly string[] = ['A', 'B', 'C'];
 
 /** Replays recorded scenarios of the real KVM and compares event for event; exit status 1 if any differs. */
 export function register(program: Command): void {
@@ -35,7 +35,7 @@ export function register(program: Command): void {
     .command('conformance')
     .description('replays scenarios recorded from the real KVM and compares event for event')
     .argument('[paths...]', 'folders or files of recordings (default: those that come with the project)')
-    .option('--mode <modes>', 'A direct, C shadow paging', 'AC')
+    .option('--mode <modes>', 'A direct, B TDP MMU, C shadow paging', 'ABC')
     .option('--write <folder>', "writes our runs in the recorder's JSON instead of comparing")
     .option('--differences <n>', 'differences to print for each recording', '1')
     .option('--strict', 'compares guest entries, exits and emulated instructions too')

@@ -60,7 +60,7 @@ export function register(program: Command): void {
       "max, qemu64 or another of QEMU's, then changes: max,-smap,+pku,vendor=GenuineIntel",
       'max',
     )
-    .addOption(new Option('--paging <name>', "KVM's paging").choices(['tdp', 'shadow']).default('tdp'))
+    .addOption(new Option('--paging <name>', "KVM's paging").choices(['tdp', 'tdp-mmu', 'shadow']).default('tdp'))
     .addOption(new Option('--policy <name>', "the MMU's policy").choices(Object.keys(POLICIES)).default('lazy'))
     .addOption(
       new Option('--host-pages <size>', "of the host's mappings").choices(Object.keys(HOST_LEVELS)).default('2m'),

@@ -5,7 +5,7 @@ import type { PagingName } from './pc.ts';
 import { codeImage, le32, makePc, runToEnd, TINY, TINY_OUTPUT } from './testing/guests.ts';
 
 const POLICY_NAMES = Object.keys(POLICIES) as PolicyName[];
-const PAGINGS: readonly PagingName[] = ['tdp', 'shadow'];
+const PAGINGS: readonly PagingName[] = ['tdp', 'tdp-mmu', 'shadow'];
 const COMBINATIONS = PAGINGS.flatMap((paging) => POLICY_NAMES.map((policy) => [paging, policy] as const));
 
 describe('the tiny guest', () => {

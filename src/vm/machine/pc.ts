@@ -42,7 +42,8 @@ import { MemoryUnit } from './memory-unit.ts';
 import { Msrs } from './msrs.ts';
 import { describeRegisters } from './registers.ts';
 
-export type PagingName = 'tdp' | 'shadow';
+/** `tdp`: nested paging by the rmap-based engine; `tdp-mmu`: by the TDP MMU. */
+export type PagingName = 'tdp' | 'tdp-mmu' | 'shadow';
 
 export interface PcOptions {
   /** RAM, whole MiB. */
@@ -118,9 +119,8 @@ export class Pc implements Bus {
     this.ramBytes = ramBytes;
     this.ram = new Uint8Array(memory.buffer, ramBase, ramBytes);
     const host = new FlatHost({ bytes: ramBytes, level: options.hostLevel ?? 2, contents: this.ram });
-    const tdp = options.paging === 'tdp';
-    const { policy, nxHugePages, trace } = options;
-    this.vm = new Vm({ host, npt: tdp, policy, nxHugePages, trace });
+    const { paging, policy, nxHugePages, trace } = options;
+    this.vm = new Vm({ host, npt: paging !== 'shadow', tdpMmu: paging === 'tdp-mmu', policy, nxHugePages, trace });
     if (options.ringBytes !== undefined) this.vm.enableCap(CAP_DIRTY_LOG_RING, options.ringBytes);
     this.setLogging(false);
     this.unit = new MemoryUnit(this.vm.mmu, 0, ramBase);

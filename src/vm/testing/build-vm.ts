@@ -28,6 +28,7 @@ export interface VmOptions {
   readonly shadow?: boolean;
   /** Bytes of each vCPU's dirty ring; bitmaps if absent. */
   readonly ring?: number;
+  readonly tdpMmu?: boolean;
   readonly vcpus?: number;
   readonly host?: HostMemory;
 }
@@ -42,9 +43,9 @@ export interface BuiltVm {
 
 /** A VM with nested paging whose slot 0 is the host's memory from its start. */
 export function buildVm(options: VmOptions = {}): BuiltVm {
-  const { pages = 1024, level = 2, flags = 0, policy, manual = 0, nxHugePages, vcpus = 1 } = options;
+  const { pages = 1024, level = 2, flags = 0, policy, manual = 0, nxHugePages, tdpMmu, vcpus = 1 } = options;
   const host = options.host ?? new FlatHost({ bytes: 2 ** 40, level, sparse: true });
-  const vm = new Vm({ host, npt: options.shadow !== true, policy, nxHugePages });
+  const vm = new Vm({ host, npt: options.shadow !== true, policy, nxHugePages, tdpMmu });
   if (manual !== 0) vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, manual);
   if (options.ring !== undefined) vm.enableCap(CAP_DIRTY_LOG_RING, options.ring);
   const setFlags = (now: number): void =>

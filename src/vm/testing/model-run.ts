@@ -38,7 +38,7 @@ export function planOf(seed: number, policy: Policy): WorldPlan {
   const random = new Prng(seed * 31 + 7);
   const guest = random.pick(['touch', 'touch', 'tables', 'tables', 'tables'] as const);
   const paging = guest === 'touch' ? 'tdp' : random.pick(['tdp', 'shadow', 'shadow'] as const);
-  return {
+  const plan: WorldPlan = {
     policy,
     paging,
     guest,
@@ -49,6 +49,7 @@ export function planOf(seed: number, policy: Policy): WorldPlan {
     mayLose: policy.fastFaultLarge === 'unguarded' && paging === 'tdp',
     hostile: guest === 'tables' && random.chance(1 / 4),
   };
+  return paging === 'tdp' && random.chance(1 / 2) ? { ...plan, paging: 'tdp-mmu' } : plan;
 }
 
 class OpSource {

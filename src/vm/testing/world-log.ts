@@ -59,7 +59,7 @@ export class WorldLog {
 
   /** Shadow paging: a page that is brought up to date logs what its entries let be written. */
   noteTarget(gfn: number): void {
-    if (this.plan.paging === 'tdp') return;
+    if (this.plan.paging !== 'shadow') return;
     const slot = this.model.slotOf(gfn);
     if (slot !== null) this.logs[slot.id].becomeWritable(gfn - slot.baseGfn);
   }

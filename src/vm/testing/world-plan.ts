@@ -4,7 +4,8 @@ import type { Policy } from '../../mmu/policy.ts';
 
 export interface WorldPlan {
   readonly policy: Policy;
-  readonly paging: 'tdp' | 'shadow';
+  /** `tdp`: nested paging by the rmap-based engine. */
+  readonly paging: 'tdp' | 'tdp-mmu' | 'shadow';
   /** `touch`: no tables of its own, guest-physical accesses; nested paging only. */
   readonly guest: 'touch' | 'tables';
   /** Flat memory of 4 KiB or 2 MiB pages, or the model of Linux's memory management with THP. */

@@ -67,11 +67,12 @@ export class World {
   constructor(plan: WorldPlan) {
     const { tlbs, narrator } = this;
     this.plan = plan;
-    const model = new GuestModel(VCPUS, plan.paging);
+    const model = new GuestModel(VCPUS, plan.paging === 'shadow' ? 'shadow' : 'tdp');
     const host = new WorldHost(plan.host, model, narrator);
     const vm = new Vm({
       host: host.memory,
-      npt: plan.paging === 'tdp',
+      npt: plan.paging !== 'shadow',
+      tdpMmu: plan.paging === 'tdp-mmu',
       policy: plan.policy,
       cpuModel: CPU_AMD,
       tlb: () => {

@@ -51,7 +51,7 @@ export function makePc(
   const trace = new Tracer();
   const pc = new Pc({
     ramBytes: megabytes << 20,
-    cpu: parseCpuModel(cpu, paging === 'tdp'),
+    cpu: parseCpuModel(cpu, paging !== 'shadow'),
     paging,
     policy: POLICIES[policy],
     epochS: 1_700_000_000,

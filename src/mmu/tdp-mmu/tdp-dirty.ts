@@ -1,0 +1,126 @@
+/**
+ * Dirty logging under the TDP MMU: write permission or D taken from entries, by slot, by pages of the log, by frame.
+ * Source: Linux 6.1 tdp_mmu.c.
+ */
+import type { MemSlot } from '../../mem/memslots.ts';
+import type { Mmu } from '../mmu.ts';
+import { isDirty, isLast, isShadowPresent, isWritable, SPTE_D, SPTE_MMU_WRITABLE, SPTE_W } from '../spte.ts';
+import { rcuReadLock, rcuReadUnlock } from './rcu.ts';
+import { TdpIter } from './tdp-iter.ts';
+import { nextRoot, rootAddressSpace } from './tdp-roots.ts';
+import { condResched, setSpte, setSpteAtomic, setSpteNoDirtyLog, zapSpteAtomic } from './tdp-set-spte.ts';
+
+/**
+ * Takes W from every leaf of a slot at `minLevel` and above, under the read lock. True if one changed and a flush is
+ * due. @kvm kvm_tdp_mmu_wrprot_slot
+ */
+export function wrprotSlot(mmu: Mmu, slot: MemSlot, minLevel: number): boolean {
+  return clearInSlot(mmu, slot, minLevel, SPTE_W);
+}
+
+/** Takes D from every leaf of a slot, for logging in hardware. True if one changed. @kvm kvm_tdp_mmu_clear_dirty_slot */
+export function clearDirtySlot(mmu: Mmu, slot: MemSlot): boolean {
+  return clearInSlot(mmu, slot, 1, SPTE_D);
+}
+
+function clearInSlot(mmu: Mmu, slot: MemSlot, minLevel: number, bit: number): boolean {
+  let changed = false;
+  for (let root = nextRoot(mmu, 0, true); root !== 0; root = nextRoot(mmu, root, true)) {
+    if (rootAddressSpace(mmu, root) !== slot.asId) continue;
+    if (clearInRange(mmu, root, slot.baseGfn, slot.baseGfn + slot.npages, minLevel, bit)) changed = true;
+  }
+  return changed;
+}
+
+/**
+ * @kvm wrprot_gfn_range, clear_dirty_gfn_range
+ * @diverges policy zap: the TDP MMU never dropped what it protects.
+ */
+function clearInRange(mmu: Mmu, root: number, start: number, end: number, minLevel: number, bit: number): boolean {
+  const it = new TdpIter();
+  let changed = false;
+  rcuReadLock(mmu);
+  for (it.start(mmu, root, minLevel, start); it.valid && it.gfn < end; it.next(mmu)) {
+    while (!condResched(mmu, it, false)) {
+      if (!isShadowPresent(it.oldLo) || !isLast(it.oldLo, it.level) || (it.oldLo & bit) === 0) break;
+      const drop = bit === SPTE_W && it.level > 1 && mmu.policy.onProtect === 'zap';
+      if (!(drop ? zapSpteAtomic(mmu, it) : setSpteAtomic(mmu, it, it.oldLo & ~bit, it.oldHi))) continue;
+      changed = true;
+      break;
+    }
+  }
+  rcuReadUnlock(mmu);
+  return changed;
+}
+
+/**
+ * Re-arms the log for pages of one 64-page word, `first` their first frame: `wrprot`, takes W from their 4 KiB leaves,
+ * else D. Holds the lock for writing, and visits invalid roots too. The caller flushes.
+ * @kvm kvm_tdp_mmu_clear_dirty_pt_masked
+ */
+export function clearDirtyPtMasked(
+  mmu: Mmu,
+  slot: MemSlot,
+  first: number,
+  maskLo: number,
+  maskHi: number,
+  wrprot: boolean,
+): void {
+  for (const root of mmu.tdpRoots)
+    if (rootAddressSpace(mmu, root) === slot.asId) clearMaskedOfRoot(mmu, root, first, maskLo, maskHi, wrprot);
+}
+
+/** @kvm clear_dirty_pt_masked */
+function clearMaskedOfRoot(mmu: Mmu, root: number, first: number, lo: number, hi: number, wrprot: boolean): void {
+  const it = new TdpIter();
+  const lowest = lo !== 0 ? 31 - Math.clz32(lo & -lo) : 63 - Math.clz32(hi & -hi);
+  const bit = wrprot ? SPTE_W : SPTE_D;
+  let leftLo = lo;
+  let leftHi = hi;
+  rcuReadLock(mmu);
+  for (it.start(mmu, root, 1, first + lowest); it.valid && it.gfn < first + 64; it.next(mmu)) {
+    if (!isShadowPresent(it.oldLo) || !isLast(it.oldLo, it.level)) continue;
+    if ((leftLo | leftHi) === 0) break;
+    if (it.level > 1) continue;
+    const at = it.gfn - first;
+    const mask = 1 << (at & 31);
+    if (at < 32) {
+      if ((leftLo & mask) === 0) continue;
+      leftLo &= ~mask;
+    } else {
+      if ((leftHi & mask) === 0) continue;
+      leftHi &= ~mask;
+    }
+    const isSet = wrprot ? isWritable(it.oldLo) : isDirty(it.oldLo);
+    if (isSet) setSpteNoDirtyLog(mmu, it, it.oldLo & ~bit, it.oldHi);
+  }
+  rcuReadUnlock(mmu);
+}
+
+/**
+ * Takes W and MMU-writable from what maps one frame at `minLevel` and above, so that the fast fault can't undo it. True
+ * if a flush is due. @kvm kvm_tdp_mmu_write_protect_gfn
+ */
+export function writeProtectGfn(mmu: Mmu, slot: MemSlot, gfn: number, minLevel: number): boolean {
+  let changed = false;
+  for (const root of mmu.tdpRoots)
+    if (rootAddressSpace(mmu, root) === slot.asId && writeProtectGfnOfRoot(mmu, root, gfn, minLevel)) changed = true;
+  return changed;
+}
+
+/** @kvm write_protect_gfn. @diverges policy zap: as above. */
+function writeProtectGfnOfRoot(mmu: Mmu, root: number, gfn: number, minLevel: number): boolean {
+  const it = new TdpIter();
+  let changed = false;
+  rcuReadLock(mmu);
+  for (it.start(mmu, root, minLevel, gfn); it.valid && it.gfn <= gfn; it.next(mmu)) {
+    if (!isShadowPresent(it.oldLo) || !isLast(it.oldLo, it.level)) continue;
+    const lo = it.oldLo & ~(SPTE_W | SPTE_MMU_WRITABLE);
+    if (lo === it.oldLo) break;
+    if (it.level > 1 && mmu.policy.onProtect === 'zap') setSpte(mmu, it, 0, 0);
+    else setSpte(mmu, it, lo, it.oldHi);
+    changed = true;
+  }
+  rcuReadUnlock(mmu);
+  return changed;
+}

@@ -1,0 +1,93 @@
+/**
+ * Storing to entries of the TDP MMU, and giving way in the middle of a walk.
+ *
+ *     mmu_lock held for    store                     if the entry changed meanwhile
+ *     reading (shared)     compare-and-exchange      false; the iterator has the entry as it is
+ *     writing              exchange, or plain        only bits that the CPU or the fast fault may set can have changed
+ *
+ * A leaf or table that is to be replaced under the read lock is frozen first: REMOVED_SPTE, which nobody may store over.
+ * TLBs are flushed, then the entry is emptied. So nobody can install something else before the flush.
+ *
+ * Source: Linux 6.1 tdp_mmu.c, tdp_iter.h.
+ */
+import { pagesPerLevel } from '../../base/page.ts';
+import { flushRemoteTlbs, flushRemoteTlbsRange, type Mmu } from '../mmu.ts';
+import { RACE_TDP_CMPXCHG, RACE_TDP_FROZEN, RACE_TDP_YIELD, race, yields } from '../race.ts';
+import { hasVolatileBits, isLast, isRemoved, isShadowPresent, REMOVED_SPTE_LO } from '../spte.ts';
+import { handleAccessed, handleChange, handleDirtyLog } from './changed-spte.ts';
+import { rcuReadLock, rcuReadUnlock } from './rcu.ts';
+import type { TdpIter } from './tdp-iter.ts';
+
+/**
+ * Stores if the entry is still what the iterator saw. False if not: nothing has happened, and the iterator sees the
+ * entry as it is. Doesn't mark pages dirty: `makeSpte` has. @kvm tdp_mmu_set_spte_atomic
+ */
+export function setSpteAtomic(mmu: Mmu, it: TdpIter, newLo: number, newHi: number): boolean {
+  const { oldLo, oldHi } = it;
+  if (it.yielded || isRemoved(oldLo, oldHi)) throw new Error(`INVARIANT frozen: a store over entry ${it.sptep}`);
+  race(RACE_TDP_CMPXCHG);
+  const { words } = mmu.arena;
+  const at = it.sptep << 1;
+  if (words[at] !== oldLo || words[at + 1] !== oldHi) {
+    it.reread(mmu);
+    return false;
+  }
+  words[at] = newLo;
+  words[at + 1] = newHi;
+  handleChange(mmu, it.asId, it.gfn, oldLo, oldHi, newLo, newHi, it.level, true);
+  handleAccessed(mmu, oldLo, oldHi, newLo, newHi, it.level);
+  return true;
+}
+
+/** Freezes, flushes, empties. False if the entry changed meanwhile. @kvm tdp_mmu_zap_spte_atomic */
+export function zapSpteAtomic(mmu: Mmu, it: TdpIter): boolean {
+  if (!setSpteAtomic(mmu, it, REMOVED_SPTE_LO, 0)) return false;
+  race(RACE_TDP_FROZEN);
+  flushRemoteTlbsRange(mmu, it.gfn, pagesPerLevel(it.level));
+  mmu.arena.words[it.sptep << 1] = 0;
+  mmu.arena.words[(it.sptep << 1) + 1] = 0;
+  return true;
+}
+
+/** @kvm tdp_mmu_set_spte */
+export function setSpte(mmu: Mmu, it: TdpIter, newLo: number, newHi: number): void {
+  store(mmu, it, newLo, newHi, true, true);
+}
+
+/** For ageing: the host, which asks, isn't told. @kvm tdp_mmu_set_spte_no_acc_track */
+export function setSpteNoAccTrack(mmu: Mmu, it: TdpIter, newLo: number, newHi: number): void {
+  store(mmu, it, newLo, newHi, false, true);
+}
+
+/** For collecting the log: it isn't written. @kvm tdp_mmu_set_spte_no_dirty_log */
+export function setSpteNoDirtyLog(mmu: Mmu, it: TdpIter, newLo: number, newHi: number): void {
+  store(mmu, it, newLo, newHi, true, false);
+}
+
+/** Holding the lock for writing. @kvm _tdp_mmu_set_spte, __tdp_mmu_set_spte, kvm_tdp_mmu_write_spte */
+function store(mmu: Mmu, it: TdpIter, newLo: number, newHi: number, accTrack: boolean, dirtyLog: boolean): void {
+  if (it.yielded || isRemoved(it.oldLo, it.oldHi)) throw new Error(`INVARIANT frozen: a store over entry ${it.sptep}`);
+  // An exchange where the CPU or the fast fault may have set bits since, so that none of them is lost.
+  if (isShadowPresent(it.oldLo) && isLast(it.oldLo, it.level) && hasVolatileBits(it.oldLo)) it.reread(mmu);
+  const { oldLo, oldHi, asId, gfn, level } = it;
+  mmu.arena.words[it.sptep << 1] = newLo;
+  mmu.arena.words[(it.sptep << 1) + 1] = newHi;
+  handleChange(mmu, asId, gfn, oldLo, oldHi, newLo, newHi, level, false);
+  if (accTrack) handleAccessed(mmu, oldLo, oldHi, newLo, newHi, level);
+  if (dirtyLog) handleDirtyLog(mmu, asId, gfn, oldLo, oldHi, newLo, newHi, level);
+}
+
+/**
+ * Gives way to others if they wait, flushing first if a flush is due. True if it did: what the iterator shows is then
+ * of the past, and only `next` may follow. @kvm tdp_mmu_iter_cond_resched
+ */
+export function condResched(mmu: Mmu, it: TdpIter, flush: boolean): boolean {
+  if (it.nextLastLevelGfn === it.yieldedGfn) return false;
+  if (!yields(RACE_TDP_YIELD)) return false;
+  if (flush) flushRemoteTlbs(mmu);
+  rcuReadUnlock(mmu);
+  race(RACE_TDP_YIELD);
+  rcuReadLock(mmu);
+  it.yielded = true;
+  return true;
+}
