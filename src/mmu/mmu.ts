@@ -9,6 +9,7 @@
  *
  * Functions that take rights away return true when some TLB may still hold them; callers flush once, at the end.
  */
+import type { DirtyRings } from './dirty-rings.ts';
 import type { HostMemory } from '../mem/host-memory.ts';
 import { ADDRESS_SPACES, type MemSlot, Memslots } from '../mem/memslots.ts';
 import { TableArena } from '../mem/table-arena.ts';
@@ -58,6 +59,8 @@ export class Mmu {
   /** Dirty log modes. @kvm manual_dirty_log_protect */
   manualProtect = false;
   initiallySet = false;
+  /** Dirty rings in place of bitmaps. */
+  rings: DirtyRings | null = null;
 
   /** Frames in all slots. @kvm nr_memslot_pages */
   nSlotPages = 0;

@@ -8,7 +8,7 @@ import { ShadowWalk } from '../../mmu/shadow-walk.ts';
 import { SPTE_HOST_WRITABLE, SPTE_MMU_WRITABLE, SPTE_W } from '../../mmu/spte.ts';
 import type { HostMemory } from '../../mem/host-memory.ts';
 import type { Vcpu } from '../vcpu.ts';
-import { type Bugs, CAP_MANUAL_DIRTY_LOG_PROTECT2, type Policy, Vm } from '../vm.ts';
+import { type Bugs, CAP_DIRTY_LOG_RING, CAP_MANUAL_DIRTY_LOG_PROTECT2, type Policy, Vm } from '../vm.ts';
 
 export const READ = 0;
 export const WRITE = 1;
@@ -25,6 +25,10 @@ export interface VmOptions {
   /** Argument of the manual-protection capability. */
   readonly manual?: number;
   readonly nxHugePages?: boolean;
+  /** Shadow paging. */
+  readonly shadow?: boolean;
+  /** Bytes of each vCPU's dirty ring; bitmaps if absent. */
+  readonly ring?: number;
   readonly tdpMmu?: boolean;
   readonly vcpus?: number;
   readonly host?: HostMemory;
@@ -42,8 +46,9 @@ export interface BuiltVm {
 export function buildVm(options: VmOptions = {}): BuiltVm {
   const { pages = 1024, level = 2, flags = 0, policy, bugs, manual = 0, nxHugePages, tdpMmu, vcpus = 1 } = options;
   const host = options.host ?? new FlatHost({ bytes: 2 ** 40, level, sparse: true });
-  const vm = new Vm({ host, npt: true, policy, bugs, nxHugePages, tdpMmu });
+  const vm = new Vm({ host, npt: options.shadow !== true, policy, bugs, nxHugePages, tdpMmu });
   if (manual !== 0) vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, manual);
+  if (options.ring !== undefined) vm.enableCap(CAP_DIRTY_LOG_RING, options.ring);
   const setFlags = (now: number): void =>
     vm.setUserMemoryRegion({
       slot: 0,
