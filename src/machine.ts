@@ -46,6 +46,8 @@ export interface MachineOptions {
   readonly nxHugePages?: boolean;
   /** Follow the host's clock. */
   readonly realtime?: boolean;
+  /** Bytes of each vCPU's dirty ring, in place of a bitmap: `pc.unit.onRingFull` must empty it. */
+  readonly ringBytes?: number;
   /** Start with the dirty log on. */
   readonly dirtyLog?: boolean;
   /** Time of day at power-on, UTC, seconds since 1970; the host's if absent. A fixed one makes runs repeatable. */
@@ -188,6 +190,7 @@ export class Machine {
       epochS: options.epoch ?? Math.floor(Date.now() / 1000),
       hostLevel,
       nxHugePages,
+      ringBytes: options.ringBytes,
       trace,
     });
     this.pc.waitsForClock = this.realtime;

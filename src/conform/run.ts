@@ -4,7 +4,7 @@
  * kernel answered.
  */
 import { Tracer } from '../trace/tracer.ts';
-import type { Policy } from '../vm/vm.ts';
+import type { Bugs, Policy } from '../vm/vm.ts';
 import { eventForms } from './entry-form.ts';
 import type { Machine } from './machine.ts';
 import { Observer } from './observer.ts';
@@ -65,8 +65,8 @@ export class ScriptRun {
   private readonly guest: ScriptedGuest;
   private readonly observer: Observer;
 
-  constructor(script: Script, machine: Machine, policy?: Policy) {
-    this.vmm = new Vmm(script, machine, this.trace, policy);
+  constructor(script: Script, machine: Machine, policy?: Policy, bugs?: Bugs) {
+    this.vmm = new Vmm(script, machine, this.trace, policy, bugs);
     this.guest = new ScriptedGuest(script, machine, this.vmm);
     this.observer = new Observer(this.vmm.vm, (gfn) => this.vmm.hostPfn(gfn));
     this.observer.stats();

@@ -214,7 +214,8 @@ export class ScriptedGuest {
       else if (why.reason === 'internal') {
         Object.assign(res, { exit: 'internal', suberror: hex(why.suberror) });
         return;
-      } else this.recordMmio(why.isWrite, why.gpa, why.data);
+      } else if (why.reason === 'mmio') this.recordMmio(why.isWrite, why.gpa, why.data);
+      else throw new ScenarioError(`scenarios have no exit '${why.reason}'`);
     }
     this.finish(exit, user, showValue);
   }

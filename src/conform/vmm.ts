@@ -7,7 +7,7 @@ import { type Backing, HostMm } from '../mem/host/host-mm.ts';
 import { VmmError, VmmMemory } from '../mem/host/vmm-memory.ts';
 import { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
 import type { Tracer } from '../trace/tracer.ts';
-import { CAP_MANUAL_DIRTY_LOG_PROTECT2, KERNEL_6_1, KERNEL_6_12, type Policy, Vm } from '../vm/vm.ts';
+import { type Bugs, CAP_MANUAL_DIRTY_LOG_PROTECT2, KERNEL_6_1, KERNEL_6_12, type Policy, Vm } from '../vm/vm.ts';
 import { hex } from './entry-form.ts';
 import type { Machine } from './machine.ts';
 import type { OpResult, Script, SlotInfo } from './recording.ts';
@@ -74,7 +74,7 @@ export class Vmm {
   private readonly slotFlags = new Map<number, number>();
   private out: HostOutput = { res: {} };
 
-  constructor(script: Script, machine: Machine, trace: Tracer, policy?: Policy) {
+  constructor(script: Script, machine: Machine, trace: Tracer, policy?: Policy, bugs?: Bugs) {
     const isNew = script.kernel.startsWith('6.12');
     this.mm = new HostMm({ kernel: isNew ? '6.12' : '6.1' });
     this.memory = new VmmMemory(this.mm);
@@ -82,9 +82,9 @@ export class Vmm {
     const nxHugePages = isNxForced(script.params['nx_huge_pages']);
     // The kernel's default is to split.
     const eagerPageSplit = parseBool(script.params['eager_page_split'] ?? 'Y');
-    const tdpMmu = script.mode === 'B';
     const npt = script.mode !== 'C';
-    this.vm = new Vm({ host: this.mm, npt, tdpMmu, eagerPageSplit, nxHugePages, trace, policy, kernel });
+    const tdpMmu = script.mode === 'B';
+    this.vm = new Vm({ host: this.mm, npt, tdpMmu, eagerPageSplit, nxHugePages, trace, policy, bugs, kernel });
     orGiveUp(() => {
       if (machine.manual) this.vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, machine.manual);
       if (machine.mmuPages) this.vm.setNrMmuPages(machine.mmuPages);

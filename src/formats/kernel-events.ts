@@ -11,6 +11,9 @@ import {
   fieldWords,
   TP_AGE_HVA,
   TP_CHECK_MMIO_SPTE,
+  TP_DIRTY_RING_EXIT,
+  TP_DIRTY_RING_PUSH,
+  TP_DIRTY_RING_RESET,
   TP_EMULATE_INSN,
   TP_ENTRY,
   TP_EXIT,
@@ -227,6 +230,10 @@ function exception(r: RecordReader): string {
   return `${symbol(EXCEPTIONS, r.word('exception'))}${code}${r.word('reinjected') ? ' [reinjected]' : ''}`;
 }
 
+function ringUsed(r: RecordReader): number {
+  return (r.word('dirty_index') - r.word('reset_index')) >>> 0;
+}
+
 function vcpuExit(r: RecordReader): string {
   return (
     `vcpu ${r.unsigned('vcpu_id')} reason ${symbol(SVM_EXITS, r.word('exit_reason'))} rip 0x${r.hex('guest_rip')} ` +
@@ -376,6 +383,17 @@ export const KERNEL_EVENTS: readonly KernelEvent[] = [
     emulated,
     `"%x:%llx:%s (%s)%s", REC->csbase, REC->rip, __print_hex(REC->insn, REC->len), ` +
       `${symbolFormat('REC->flags', EMULATION_MODES)}, REC->failed ? " failed" : ""`),
+  define(TP_DIRTY_RING_PUSH,
+    ['int index', 'u32 dirty_index', 'u32 reset_index', 'u32 slot', 'u64 offset'],
+    (r) => `ring ${r.word('index')}: dirty 0x${r.hex('dirty_index')} reset 0x${r.hex('reset_index')} slot ${r.unsigned('slot')} ` +
+      `offset 0x${r.hex('offset')} (used ${ringUsed(r)})`,
+    '"ring %d: dirty 0x%x reset 0x%x slot %u offset 0x%llx (used %u)", REC->index, REC->dirty_index, REC->reset_index, ' +
+      'REC->slot, REC->offset, REC->dirty_index - REC->reset_index'),
+  define(TP_DIRTY_RING_RESET, ['int index', 'u32 dirty_index', 'u32 reset_index'],
+    (r) => `ring ${r.word('index')}: dirty 0x${r.hex('dirty_index')} reset 0x${r.hex('reset_index')} (used ${ringUsed(r)})`,
+    '"ring %d: dirty 0x%x reset 0x%x (used %u)", REC->index, REC->dirty_index, REC->reset_index, ' +
+      'REC->dirty_index - REC->reset_index'),
+  define(TP_DIRTY_RING_EXIT, ['int vcpu_id'], (r) => `vcpu ${r.word('vcpu_id')}`, '"vcpu %d", REC->vcpu_id'),
 ];
 
 export const KERNEL_EVENT_BY_ID: ReadonlyMap<number, KernelEvent> = new Map(

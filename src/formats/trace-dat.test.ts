@@ -18,7 +18,10 @@ const missing = spawnSync('trace-cmd', ['--version']).error === undefined ? unde
 function report(log: EventLog): string[] {
   const path = join(folder, 'trace.dat');
   writeFileSync(path, Buffer.concat([...traceDat(log)]));
-  const { stdout, stderr, status } = spawnSync('trace-cmd', ['report', '-N', '-i', path], { encoding: 'utf8' });
+  const { stdout, stderr, status } = spawnSync('trace-cmd', ['report', '-N', '-i', path], {
+    encoding: 'utf8',
+    maxBuffer: 2 ** 26,
+  });
   expect({ stderr, status }).toEqual({ stderr: '', status: 0 });
   return stdout.trimEnd().split('\n');
 }

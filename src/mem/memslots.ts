@@ -19,6 +19,12 @@ export const ADDRESS_SPACES = 2;
 /** log2 of the heads that a byte of `rmapUsed` stands for: at level 1, those of 2 MiB. */
 export const RMAP_CHUNK_SHIFT = 9;
 
+/** Where dirty pages go that no bitmap takes. */
+export interface DirtySink {
+  /** `offset`: in pages from the slot's first. */
+  push(slot: MemSlot, offset: number): void;
+}
+
 export class MemSlot {
   readonly id: number;
   readonly asId: number;
@@ -29,6 +35,8 @@ export class MemSlot {
   readonly userspaceAddr: number;
   /** One bit a frame, words of 32; null while not logging. */
   dirtyBitmap: Int32Array | null = null;
+  /** The rings, while logging into them. */
+  dirtySink: DirtySink | null = null;
   /** Reverse map heads by level - 1; null until some engine needs them. @kvm kvm_rmap_head */
   rmap: readonly Int32Array[] = [];
   /** By level - 1, a byte for each RMAP_CHUNK heads: 0 if all of them are empty, so that a walk skips them. */

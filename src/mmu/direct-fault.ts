@@ -20,8 +20,9 @@ import {
 import { accountHugeNxPage } from './nx-huge-page.ts';
 import { makePagesAvailable } from './page-zap.ts';
 import { RACE_FAULT_BEFORE_LOCK, race } from './race.ts';
+import { spteLo } from './rmap.ts';
 import { directPtePrefetch, mmuSetSpte } from './set-spte.ts';
-import { ACC_ALL } from './spte.ts';
+import { ACC_ALL, isLarge, isShadowPresent } from './spte.ts';
 import { tdpMap } from './tdp-mmu/tdp-map.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
@@ -59,6 +60,7 @@ function directMap(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number {
     if (fault.nxHugePageWorkaround) disallowedHugepageAdjust(mmu, fault, walk.sptep, walk.level);
     baseGfn = fault.gfn & ~(pagesPerLevel(walk.level) - 1);
     if (walk.level === fault.goalLevel) break;
+    if (mmu.bugs.readOnlyLargeStays && isLargeLeaf(spteLo(mmu, walk.sptep))) return RET_PF_RETRY;
     const child = getChildPage(mmu, vcpu, walk.sptep, baseGfn, true, ACC_ALL);
     if (child === CHILD_EXISTS) continue;
     linkShadowPage(mmu, walk.sptep, child);
@@ -69,4 +71,9 @@ function directMap(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number {
   const ret = mmuSetSpte(mmu, vcpu, fault.slot, walk.sptep, ACC_ALL, baseGfn, fault.pfn, fault);
   if (ret !== RET_PF_SPURIOUS) directPtePrefetch(mmu, vcpu, walk.sptep);
   return ret;
+}
+
+/** The walk ends at it: nothing can be linked below. */
+function isLargeLeaf(lo: number): boolean {
+  return isShadowPresent(lo) && isLarge(lo);
 }

@@ -33,13 +33,14 @@ function protectHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number, le
 }
 
 /**
- * Write-protects a slot from `startLevel` up. The verdict on flushing is thrown away: the caller always flushes, as an
- * entry may have been protected by somebody who has not flushed yet. @kvm kvm_mmu_slot_remove_write_access
+ * Write-protects a slot from `startLevel` up. True if an entry changed; the caller flushes all the same, as one may have
+ * been protected by somebody who has not flushed yet. @kvm kvm_mmu_slot_remove_write_access
  */
-export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: number): void {
+export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: number): boolean {
   if (mmu.policy.onProtect === 'eager' && !mmu.tdpMmu) slotSplitLarge(mmu, slot);
-  walkWholeSlot(mmu, slot, startLevel, MAX_HUGEPAGE_LEVEL, protectHead);
-  if (mmu.tdpMmu) wrprotSlot(mmu, slot, startLevel);
+  let changed = walkWholeSlot(mmu, slot, startLevel, MAX_HUGEPAGE_LEVEL, protectHead);
+  if (mmu.tdpMmu && wrprotSlot(mmu, slot, startLevel)) changed = true;
+  return changed;
 }
 
 /**
@@ -100,7 +101,7 @@ function zapCollapsible(mmu: Mmu, slot: MemSlot, heads: Int32Array, at: number):
       const gfn = mmu.pages.gfn[sp];
       if (
         isDirectRole(mmu.pages.role[sp]) &&
-        slot.contains(gfn) &&
+        (slot.contains(gfn) || mmu.bugs.hugePageBeyondSlot) &&
         mmu.pages.level(sp) < maxMappingLevel(mmu, slot, gfn, MAX_HUGEPAGE_LEVEL)
       ) {
         zapOneRmapSpte(mmu, heads, at, sptep);

@@ -29,8 +29,9 @@ export function isTrackedWrite(mmu: Mmu, fault: PageFault): boolean {
 
 /** Looks the host frame up. CONTINUE, or RETRY while the slot is going away or (since 6.9) the mapping changes. @kvm kvm_faultin_pfn */
 export function faultinPfn(mmu: Mmu, fault: PageFault): number {
-  fault.mmuSeq = mmu.invalidateSeq;
-  if (fault.slot?.isInvalid) return RET_PF_RETRY;
+  const { bugs, invalidateSeq } = mmu;
+  fault.mmuSeq = bugs.sequenceHas32Bits ? invalidateSeq | 0 : invalidateSeq;
+  if (fault.slot?.isInvalid) return bugs.mmioInInvalidSlot ? RET_PF_CONTINUE : RET_PF_RETRY;
   const early = mmu.kernel.staleBeforeLock && fault.slot !== null;
   if (early && isInvalidated(mmu, fault, fault.slot!.hvaOf(fault.gfn))) return RET_PF_RETRY;
   fault.pfn = gfnToPfn(mmu, fault);

@@ -23,7 +23,7 @@ export function doPageFault(
   lo: number,
   hi: number,
   errorCode: number,
-  errorCodeHi: number,
+  errorCodeHi = 0,
 ): number {
   const fault = vcpu.fault;
   fault.init(lo, hi, errorCode, mmu.kernel.wideErrorCode ? errorCodeHi : 0);

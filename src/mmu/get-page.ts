@@ -6,7 +6,7 @@ import { flushRemoteTlbs, flushRemoteTlbsRange, type Mmu, isObsolete } from './m
 import { accountShadowed } from './page-track.ts';
 import { commitZapPages, dropParentPte, prepareZapPage, remoteFlushOrZap, zapPte } from './page-zap.ts';
 import { mmuSpteSet, spteHi, spteLo } from './rmap.ts';
-import { childRole, isDirectRole, roleAccess, roleHasGptes, roleLevel } from './role.ts';
+import { childRole, isDirectRole, ROLE_ACCESS, roleAccess, roleHasGptes, roleLevel } from './role.ts';
 import { childOf, indexOf, spOf, tablePfn } from './shadow-pages.ts';
 import { isLarge, isShadowPresent, nonleafLo, pfnHi } from './spte.ts';
 import { traceGetPage } from './tracing.ts';
@@ -83,8 +83,18 @@ export function getChildPage(
   if (isShadowPresent(lo) && !isLarge(lo)) {
     const child = childOf(lo, spteHi(mmu, sptep));
     if (mmu.pages.gfn[child] === gfn && mmu.pages.role[child] === role) return CHILD_EXISTS;
+    if (wasOnceTaken(mmu, child, gfn, role)) return CHILD_EXISTS;
   }
   return getShadowPage(mmu, vcpu, gfn, role);
+}
+
+/** A child of another gfn or role, as KVM took it for the right one before it compared them. */
+function wasOnceTaken(mmu: Mmu, child: number, gfn: number, role: number): boolean {
+  const { bugs, pages } = mmu;
+  const difference = pages.role[child] ^ role;
+  if (pages.gfn[child] !== gfn) return bugs.childGfnUnchecked && difference === 0;
+  if (bugs.childRoleUnchecked) return true;
+  return bugs.directRightsUnchecked && isDirectRole(role) && (difference & ~ROLE_ACCESS) === 0;
 }
 
 /**
@@ -108,7 +118,7 @@ export function validateDirectSpte(mmu: Mmu, sptep: number, access: number): voi
   const lo = spteLo(mmu, sptep);
   if (!isShadowPresent(lo) || isLarge(lo)) return;
   const child = childOf(lo, spteHi(mmu, sptep));
-  if (roleAccess(mmu.pages.role[child]) === access) return;
+  if (roleAccess(mmu.pages.role[child]) === access || mmu.bugs.directRightsUnchecked) return;
   dropParentPte(mmu, child, sptep);
   flushRemoteTlbsRange(mmu, mmu.pages.gfn[child], 1);
 }

@@ -15,7 +15,9 @@ export function hvaOfGfn(slot: MemSlot | null, gfn: number): number {
 
 /** @kvm mark_page_dirty_in_slot */
 export function markPageDirty(slot: MemSlot | null, gfn: number): void {
-  if (slot !== null && slot.logsDirty && slot.dirtyBitmap !== null) setDirtyBit(slot.dirtyBitmap, gfn - slot.baseGfn);
+  if (slot === null || !slot.logsDirty) return;
+  if (slot.dirtyBitmap !== null) setDirtyBit(slot.dirtyBitmap, gfn - slot.baseGfn);
+  else if (slot.dirtySink !== null) slot.dirtySink.push(slot, gfn - slot.baseGfn);
 }
 
 /**

@@ -109,7 +109,7 @@ export function initMmu(mmu: Mmu, vcpu: MmuVcpu): void {
   if (roleLevel(vcpu.cpuRole) === 0) return;
   resetReservedBits(vcpu);
   updatePermissions(vcpu);
-  updatePkruMask(vcpu);
+  updatePkruMask(mmu, vcpu);
 }
 
 // ---- permissions ---------------------------------------------------------------------------------------------------
@@ -145,9 +145,10 @@ function updatePermissions(vcpu: MmuVcpu): void {
 }
 
 /** Two bits (access disable, write disable) for each error code: which of a key's bits count. @kvm update_pkru_bitmask */
-function updatePkruMask(vcpu: MmuVcpu): void {
-  vcpu.pkruMask = 0;
-  if ((vcpu.cpuRoleExt & EXT_CR4_PKE) === 0) return;
+function updatePkruMask(mmu: Mmu, vcpu: MmuVcpu): void {
+  const isOn = (vcpu.cpuRoleExt & EXT_CR4_PKE) !== 0;
+  if (!isOn || !mmu.bugs.pkruMaskNotReset) vcpu.pkruMask = 0;
+  if (!isOn) return;
   for (let i = 0; i < vcpu.permissions.length; i++) {
     const pfec = i << 1;
     const onUserPage = (pfec & PFERR_RSVD) !== 0;

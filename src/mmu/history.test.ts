@@ -6,7 +6,7 @@
  * own addresses, so that guest ops can write them; `hw` is a write of the VMM behind KVM's back.
  */
 import { describe, expect, it } from 'vitest';
-import { FLAT_HVA, FlatHost } from '../mem/flat-host.ts';
+import { FLAT_HVA } from '../mem/flat-host.ts';
 import { MEM_LOG_DIRTY_PAGES as LOG, MEMSLOT_INVALID } from '../mem/memslots.ts';
 import { A, buildGuest, D, type Guest, type GuestOptions, P, PS, U, W, WUAD } from '../vm/testing/build-guest.ts';
 import {
@@ -25,6 +25,7 @@ import { doPageFault } from './fault.ts';
 import { PFERR_PRESENT, PFERR_USER, PFERR_WRITE } from './guest-mode.ts';
 import { makeSpte } from './make-spte.ts';
 import { isObsolete } from './mmu.ts';
+import { CopyOnWriteHost } from './museum/testing/copy-on-write-host.ts';
 import { RET_PF_RETRY } from './page-fault.ts';
 import { isTracked } from './page-track.ts';
 import { spteLo, spteWriteProtect } from './rmap.ts';
@@ -92,18 +93,6 @@ describe('B1 6b73a96065e8: a large page that was lazily protected', () => {
     expect([vm.stats.pages_2m, vm.stats.pages_4k]).toEqual([0, 1]);
   });
 });
-
-/** A host whose memory is read-only, in large pages, until somebody writes: as after fork. */
-class CopyOnWriteHost extends FlatHost {
-  private copied = false;
-  override gupFast(hva: number): number {
-    return this.copied ? super.gupFast(hva) : -1;
-  }
-  override gupSlow(hva: number, write: boolean): number {
-    if (write) this.copied = true;
-    return super.gupSlow(hva, write);
-  }
-}
 
 describe('B2 404381c5839d: a large page that is read-only in the host', () => {
   it('is dropped by the first write under logging: one fault, and no loop', () => {

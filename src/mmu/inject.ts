@@ -40,6 +40,7 @@ export function invpcidGva(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: number, pcid
   const pcidOf = (cr3Lo: number): number => (vcpu.regs.cr4 & CR4_PCIDE ? cr3Lo & 0xfff : 0);
   let flush = false;
   if (pcid === pcidOf(vcpu.regs.cr3Lo)) {
+    if (mmu.bugs.invpcidWithoutPaging) invlpgOf(mmu, vcpu)!(mmu, vcpu, lo, hi, vcpu.root.sp);
     invalidateInRoot(mmu, vcpu, lo, hi, vcpu.root.sp);
     flush = true;
   }
@@ -54,10 +55,16 @@ export function invpcidGva(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: number, pcid
 
 /** Shadow paging of a guest that pages; else there is nothing to forget. */
 function invalidateInRoot(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: number, root: number): void {
-  if (mmu.tdp || guestLevels(vcpu) === 0) return;
+  const forget = invlpgOf(mmu, vcpu);
+  if (forget === null) return;
   clearMmioInfoOf(vcpu, lo, hi);
   vcpu.topUp(mmu.arena);
-  if (root !== 0) invlpgRoot(mmu, vcpu, lo, hi, root);
+  if (root !== 0) forget(mmu, vcpu, lo, hi, root);
+}
+
+/** What a guest's mode has for INVLPG: null where it has no tables that are shadowed. @kvm kvm_mmu.invlpg */
+function invlpgOf(mmu: Mmu, vcpu: MmuVcpu): typeof invlpgRoot | null {
+  return mmu.tdp || guestLevels(vcpu) === 0 ? null : invlpgRoot;
 }
 
 /** 48-bit canonical; any 32-bit address of a guest outside long mode is. @kvm is_noncanonical_address */

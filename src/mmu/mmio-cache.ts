@@ -6,7 +6,16 @@ import { TP_CHECK_MMIO_SPTE, TP_HANDLE_MMIO_PAGE_FAULT } from '../trace/tracepoi
 import type { Mmu } from './mmu.ts';
 import { RET_PF_EMULATE, RET_PF_INVALID, RET_PF_RETRY } from './page-fault.ts';
 import { mmuSpteClearNoTrack, mmuSpteSet, spteHi, spteLo } from './rmap.ts';
-import { isMmioSpte, MMIO_GEN_MASK, mmioAccess, mmioGeneration, mmioGfn, mmioSpteHi, mmioSpteLo } from './spte.ts';
+import {
+  isMmioSpte,
+  MMIO_GEN_MASK,
+  MMIO_GEN_OVERLAPPING_SHIFT_HI,
+  mmioAccess,
+  mmioGeneration,
+  mmioGfn,
+  mmioSpteHi,
+  mmioSpteLo,
+} from './spte.ts';
 import { traceMarkMmioSpte } from './tracing.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
@@ -57,11 +66,15 @@ export function mmioInfoInCache(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: number)
   return matchMmioGva(mmu, vcpu, lo, hi);
 }
 
+function generationShift(mmu: Mmu): number | undefined {
+  return mmu.bugs.mmioGenerationOverlaps ? MMIO_GEN_OVERLAPPING_SHIFT_HI : undefined;
+}
+
 /** Stores an MMIO entry over one that isn't present. @kvm mark_mmio_spte */
 export function markMmioSpte(mmu: Mmu, sptep: number, gfn: number, access: number): void {
   const generation = mmu.slots[0].generation & MMIO_GEN_MASK;
   const lo = mmioSpteLo(gfn, access, generation);
-  const hi = mmioSpteHi(gfn, generation);
+  const hi = mmioSpteHi(gfn, generation, generationShift(mmu));
   traceMarkMmioSpte(mmu, sptep, gfn, lo, hi);
   mmuSpteSet(mmu, sptep, lo, hi);
 }
@@ -81,7 +94,7 @@ function checkMmioSpte(mmu: Mmu, lo: number, hi: number): boolean {
   const slots = mmu.slots[0];
   if (slots.updateInProgress) return false;
   const kvmGen = slots.generation & MMIO_GEN_MASK;
-  const spteGen = mmioGeneration(lo, hi);
+  const spteGen = mmioGeneration(lo, hi, generationShift(mmu));
   if (mmu.trace.on) mmu.trace.emit(TP_CHECK_MMIO_SPTE, kvmGen, spteGen, lo, hi);
   return kvmGen === spteGen;
 }

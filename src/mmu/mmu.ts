@@ -9,12 +9,14 @@
  *
  * Functions that take rights away return true when some TLB may still hold them; callers flush once, at the end.
  */
+import type { DirtyRings } from './dirty-rings.ts';
 import type { HostMemory } from '../mem/host-memory.ts';
 import { ADDRESS_SPACES, type MemSlot, Memslots } from '../mem/memslots.ts';
 import { TableArena } from '../mem/table-arena.ts';
 import { VmStats } from '../trace/stats.ts';
 import type { Tracer } from '../trace/tracer.ts';
 import { KERNEL_6_1, type KernelVersion } from './kernel-version.ts';
+import { type Bugs, NO_BUGS } from './bugs.ts';
 import { LINUX_6_1, type Policy } from './policy.ts';
 import { PteLists } from './pte-list.ts';
 import { REQ_TLB_FLUSH } from './requests.ts';
@@ -30,6 +32,8 @@ export interface MmuConfig {
   readonly policy?: Policy;
   /** Linux 6.1 if absent. */
   readonly kernel?: KernelVersion;
+  /** What shall be as it was before somebody mended it. */
+  readonly bugs?: Bugs;
   readonly nxHugePages?: boolean;
   /** Two-dimensional paging by the TDP MMU in place of the rmap-based engine. @kvm tdp_mmu_enabled */
   readonly tdpMmu?: boolean;
@@ -50,6 +54,7 @@ export class Mmu {
   readonly tdpMmu: boolean;
   readonly policy: Policy;
   readonly kernel: KernelVersion;
+  readonly bugs: Bugs;
 
   /** @kvm nx_huge_pages */
   nxHugePages: boolean;
@@ -58,6 +63,8 @@ export class Mmu {
   /** Dirty log modes. @kvm manual_dirty_log_protect */
   manualProtect = false;
   initiallySet = false;
+  /** Dirty rings in place of bitmaps. */
+  rings: DirtyRings | null = null;
 
   /** Frames in all slots. @kvm nr_memslot_pages */
   nSlotPages = 0;
@@ -101,6 +108,7 @@ export class Mmu {
     this.tdpMmu = config.tdp && config.tdpMmu === true;
     this.policy = config.policy ?? LINUX_6_1;
     this.kernel = config.kernel ?? KERNEL_6_1;
+    this.bugs = config.bugs ?? NO_BUGS;
     this.eagerPageSplit = config.eagerPageSplit ?? this.policy.onProtect === 'eager';
     this.nxHugePages = config.nxHugePages ?? false;
   }

@@ -23,7 +23,7 @@ export function isTracked(mmu: Mmu, slot: MemSlot | null, gfn: number): boolean 
   if (slot === null || mmu.indirectShadowPages === 0) return false;
   if (isTrackedInSlot(slot, gfn)) return true;
   const other = mmu.slots[slot.asId ^ 1].find(gfn);
-  return other !== null && isTrackedInSlot(other, gfn);
+  return other !== null && isTrackedInSlot(other, gfn) && !mmu.bugs.trackedInOneSpace;
 }
 
 function isTrackedInSlot(slot: MemSlot, gfn: number): boolean {

@@ -126,16 +126,18 @@ export function remoteFlushOrZap(mmu: Mmu, invalid: number[], flush: boolean): v
 function zapOldestPages(mmu: Mmu, count: number): void {
   const invalid: number[] = [];
   let total = 0;
-  let sp = mmu.pages.oldest;
+  const { pages } = mmu;
+  const wrongEnd = mmu.bugs.newestZappedFirst;
+  let sp = wrongEnd ? pages.newest : pages.oldest;
   while (sp !== 0) {
-    const newer = mmu.pages.newerOf(sp);
-    if (mmu.pages.rootCount[sp] !== 0) {
-      sp = newer;
+    const next = wrongEnd ? pages.olderOf(sp) : pages.newerOf(sp);
+    if (pages.rootCount[sp] !== 0) {
+      sp = next;
       continue;
     }
     total += prepareZapPage(mmu, sp, invalid);
     if (total >= count) break;
-    sp = mmu.zapUnstable ? mmu.pages.oldest : newer;
+    sp = !mmu.zapUnstable ? next : wrongEnd ? pages.newest : pages.oldest;
   }
   commitZapPages(mmu, invalid);
   mmu.stats.mmu_recycled += total;
@@ -188,7 +190,8 @@ function zapObsoletePages(mmu: Mmu): void {
       batch = 0;
     }
     const newer = mmu.pages.newerOf(sp);
-    batch += prepareZapPage(mmu, sp, invalid);
+    const zapped = prepareZapPage(mmu, sp, invalid);
+    if (mmu.zapUnstable || !mmu.bugs.stableZapsUncounted) batch += zapped;
     sp = mmu.zapUnstable ? mmu.pages.oldest : newer;
   }
   commitZapPages(mmu, invalid);

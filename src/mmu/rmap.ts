@@ -63,7 +63,7 @@ export function mmuSpteUpdate(mmu: Mmu, sptep: number, lo: number, hi: number): 
   words[(sptep << 1) + 1] = hi;
   if (!isShadowPresent(oldLo)) return false;
 
-  let flush = isMmuWritable(oldLo) && !isWritable(lo);
+  let flush = isMmuWritable(oldLo) && !isWritable(lo) && (isWritable(oldLo) || !mmu.bugs.flushIfWritable);
   if (isAccessed(oldLo) && !isAccessed(lo)) {
     flush = true;
     mmu.host.markAccessed(pfnOf(oldLo, oldHi));
@@ -167,7 +167,7 @@ export function spteWriteProtect(mmu: Mmu, sptep: number, ptProtect: boolean): b
   const kept = ptProtect ? ~(SPTE_W | SPTE_MMU_WRITABLE) : ~SPTE_W;
   // What mmuSpteUpdate would do, as neither A nor D is lost: 1.6 ms for a dirty GiB and 2.3 (npm run bench -- get+clear).
   mmu.arena.words[sptep << 1] = lo & kept;
-  return isMmuWritable(lo);
+  return isMmuWritable(lo) && (isWritable(lo) || !mmu.bugs.flushIfWritable);
 }
 
 /** Write-protects every leaf of a list; true if a flush is needed. @kvm rmap_write_protect */

@@ -98,7 +98,10 @@ function isObsoleteRoot(mmu: Mmu, root: RootInfo): boolean {
 /** Serves the request of that name. @kvm kvm_mmu_free_obsolete_roots */
 export function freeObsoleteRoots(mmu: Mmu, vcpu: MmuVcpu): void {
   let which = isObsoleteRoot(mmu, vcpu.root) ? ROOT_CURRENT : 0;
-  for (let i = 0; i < NUM_PREV_ROOTS; i++) if (isObsoleteRoot(mmu, vcpu.prevRoots[i])) which |= rootPrevious(i);
+  for (let i = 0; i < NUM_PREV_ROOTS; i++) {
+    const root = mmu.bugs.previousRootsUnchecked ? vcpu.root : vcpu.prevRoots[i];
+    if (isObsoleteRoot(mmu, root)) which |= rootPrevious(i);
+  }
   if (which !== 0) freeRoots(mmu, vcpu, which);
 }
 

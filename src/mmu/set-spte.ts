@@ -7,7 +7,7 @@ import { makeSpte } from './make-spte.ts';
 import { markMmioSpte } from './mmio-cache.ts';
 import { type PageFault, PFN_NOSLOT, RET_PF_EMULATE, RET_PF_FIXED, RET_PF_SPURIOUS } from './page-fault.ts';
 import { dropParentPte } from './page-zap.ts';
-import { dropSpte, mmuSpteUpdate, rmapAdd, spteHi, spteLo } from './rmap.ts';
+import { dropSpte, mmuSpteClearNoTrack, mmuSpteUpdate, rmapAdd, spteHi, spteLo } from './rmap.ts';
 import { roleAccess } from './role.ts';
 import { childOf, indexOf, spOf, sptepAt } from './shadow-pages.ts';
 import { ACC_WRITE, isLarge, isShadowPresent, pfnOf } from './spte.ts';
@@ -39,10 +39,8 @@ export function mmuSetSpte(
     if (level > 1 && !isLarge(oldLo)) {
       dropParentPte(mmu, childOf(oldLo, oldHi), sptep);
       flush = true;
-    } else if (pfn !== pfnOf(oldLo, oldHi)) {
-      dropSpte(mmu, sptep);
-      flush = true;
-    } else wasRmapped = true;
+    } else if (pfn !== pfnOf(oldLo, oldHi)) flush = takeOut(mmu, sptep, pfn);
+    else wasRmapped = true;
   }
 
   if (pfn === PFN_NOSLOT) {
@@ -66,6 +64,17 @@ export function mmuSetSpte(
   if (wasRmapped) mmu.pages.setEntryAccess(sp, indexOf(sptep), access);
   else rmapAdd(mmu, slot!, sptep, gfn, access);
   return ret;
+}
+
+/** A leaf of another frame than the new one goes; true: with a flush. */
+function takeOut(mmu: Mmu, sptep: number, pfn: number): boolean {
+  if (pfn === PFN_NOSLOT && mmu.bugs.mmioOverPresent) {
+    // What was there before is overwritten: the kernel warned, and that was all.
+    mmuSpteClearNoTrack(mmu, sptep);
+    return false;
+  }
+  dropSpte(mmu, sptep);
+  return true;
 }
 
 /** A slot that may be prefetched from: not going away, nor (if `noDirtyLog`) logged. @kvm gfn_to_memslot_dirty_bitmap */

@@ -23,10 +23,11 @@ import { type PageFault, RET_PF_CONTINUE, RET_PF_EMULATE, RET_PF_RETRY, RET_PF_S
 import { accountHugeNxPage } from './nx-huge-page.ts';
 import { makePagesAvailable } from './page-zap.ts';
 import { RACE_FAULT_BEFORE_LOCK, race } from './race.ts';
+import { REQ_MMU_SYNC, REQ_TLB_FLUSH_CURRENT } from './requests.ts';
 import { spteHi, spteLo } from './rmap.ts';
 import { mmuSetSpte } from './set-spte.ts';
 import { spOf } from './shadow-pages.ts';
-import { ACC_EXEC, ACC_USER, ACC_WRITE } from './spte.ts';
+import { ACC_ALL, ACC_EXEC, ACC_USER, ACC_WRITE } from './spte.ts';
 import { ptePrefetch } from './sync-page.ts';
 import { syncChildren } from './sync-children.ts';
 import type { MmuVcpu } from './vcpu.ts';
@@ -67,7 +68,7 @@ export function shadowPageFault(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): numb
 
 /** Mirrors the path to the leaf and installs it. @kvm FNAME(fetch) */
 function fetch(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault, gw: GuestWalk): number {
-  const directAccess = gw.pteAccess;
+  const directAccess = directAccessOf(mmu, gw);
   const levels = guestLevels(vcpu);
   if (gpteChanged(mmu, vcpu, gw, levels === 3 ? 2 : levels)) return RET_PF_RETRY;
 
@@ -75,9 +76,10 @@ function fetch(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault, gw: GuestWalk): number
   for (walk.init(vcpu, fault.addrLo, fault.addrHi); walk.ok() && walk.level > gw.level; walk.next(mmu)) {
     const below = walk.level - 2;
     mmu.pages.writeFlooding[spOf(walk.sptep)] = 0;
-    const child = getChildPage(mmu, vcpu, walk.sptep, gw.tableGfn[below], false, gw.ptAccess[below]);
+    const access = gw.ptAccess[mmu.bugs.lowerRightsInherited ? gw.level - 1 : below];
+    const child = getChildPage(mmu, vcpu, walk.sptep, gw.tableGfn[below], false, access);
     // What becomes reachable must not be stale: a non-present entry made present needs no flush by the guest.
-    if (child !== CHILD_EXISTS && mmu.pages.unsyncChildren[child] !== 0) syncChildren(mmu, vcpu, child);
+    if (child !== CHILD_EXISTS && mmu.pages.unsyncChildren[child] !== 0) bringUpToDate(mmu, vcpu, child);
     // Only now is the table write-protected: was the entry changed before?
     if (gpteChanged(mmu, vcpu, gw, walk.level - 1)) return RET_PF_RETRY;
     if (child !== CHILD_EXISTS) linkShadowPage(mmu, walk.sptep, child);
@@ -101,6 +103,19 @@ function fetch(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault, gw: GuestWalk): number
   const ret = mmuSetSpte(mmu, vcpu, fault.slot, walk.sptep, gw.pteAccess, baseGfn, fault.pfn, fault);
   if (ret !== RET_PF_SPURIOUS) ptePrefetch(mmu, vcpu, walk.sptep);
   return ret;
+}
+
+/** At once: a request would be served by this vCPU alone, and after others can use what is linked. */
+function bringUpToDate(mmu: Mmu, vcpu: MmuVcpu, child: number): void {
+  if (mmu.bugs.flushInsteadOfSync) vcpu.requests |= REQ_TLB_FLUSH_CURRENT;
+  else if (mmu.bugs.linkedBeforeSynced) vcpu.requests |= REQ_MMU_SYNC;
+  else syncChildren(mmu, vcpu, child);
+}
+
+/** Rights for small pages below the guest's leaf: the leaf's own. */
+function directAccessOf(mmu: Mmu, gw: GuestWalk): number {
+  if (mmu.bugs.directRightsNotInKey) return ACC_ALL;
+  return mmu.bugs.directRightsFromAbove ? gw.ptAccess[gw.level - 1] : gw.pteAccess;
 }
 
 /**
@@ -127,7 +142,7 @@ function gpteChanged(mmu: Mmu, vcpu: MmuVcpu, gw: GuestWalk, level: number): boo
     }
   const lo = mmu.words[index * words];
   const hi = words === 2 ? mmu.words[index * 2 + 1] : 0;
-  return lo !== gw.pteLo[at] || hi !== gw.pteHi[at];
+  return (lo !== gw.pteLo[at] || hi !== gw.pteHi[at]) && !mmu.bugs.gpteNotReread;
 }
 
 /**

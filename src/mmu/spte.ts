@@ -145,6 +145,8 @@ export const MMIO_GEN_MASK = (1 << 19) - 1;
 const MMIO_GEN_LOW_SHIFT = 3;
 const MMIO_GEN_LOW_MASK = 0xff;
 const MMIO_GEN_HIGH_SHIFT_HI = 52 - 32;
+/** One too low: the first bit would fall on the signature. */
+export const MMIO_GEN_OVERLAPPING_SHIFT_HI = 51 - 32;
 const MMIO_GEN_HIGH_MASK = 0x7ff;
 /** @kvm shadow_mmio_access_mask */
 export const MMIO_ACCESS_MASK = ACC_WRITE | ACC_USER;
@@ -159,15 +161,15 @@ export function mmioSpteLo(gfn: number, access: number, generation: number): num
   const gen = generation & MMIO_GEN_LOW_MASK;
   return pfnLo(gfn) | (gen << MMIO_GEN_LOW_SHIFT) | (access & MMIO_ACCESS_MASK) | SPTE_P;
 }
-export function mmioSpteHi(gfn: number, generation: number): number {
+export function mmioSpteHi(gfn: number, generation: number, highShift = MMIO_GEN_HIGH_SHIFT_HI): number {
   const gen = (generation & MMIO_GEN_MASK) >>> 8;
-  return pfnHi(gfn) | MMIO_SIGNATURE_HI | (gen << MMIO_GEN_HIGH_SHIFT_HI);
+  return pfnHi(gfn) | MMIO_SIGNATURE_HI | (gen << highShift);
 }
 
 /** @kvm get_mmio_spte_generation */
-export function mmioGeneration(lo: number, hi: number): number {
+export function mmioGeneration(lo: number, hi: number, highShift = MMIO_GEN_HIGH_SHIFT_HI): number {
   const low = (lo >>> MMIO_GEN_LOW_SHIFT) & MMIO_GEN_LOW_MASK;
-  return low | (((hi >>> MMIO_GEN_HIGH_SHIFT_HI) & MMIO_GEN_HIGH_MASK) << 8);
+  return low | ((((hi & ~MMIO_SIGNATURE_HI) >>> highShift) & MMIO_GEN_HIGH_MASK) << 8);
 }
 
 /** @kvm get_mmio_spte_gfn */

@@ -106,7 +106,9 @@ function syncEntry(mmu: Mmu, vcpu: MmuVcpu, sp: number, sptep: number, gpteLo: n
   mmu.pages.setEntryAccess(sp, index, access);
   const lo = spteLo(mmu, sptep);
   const slot = vcpuSlot(mmu, vcpu, gfn)!;
-  makeSpte(mmu, 1, slot, access, gfn, pfnOf(lo, spteHi(mmu, sptep)), lo, true, false, (lo & SPTE_HOST_WRITABLE) !== 0);
+  const pfn = pfnOf(lo, spteHi(mmu, sptep));
+  const hostWritable = (lo & SPTE_HOST_WRITABLE) !== 0;
+  makeSpte(mmu, 1, slot, access, gfn, pfn, lo, true, mmu.bugs.syncMayUnsync, hostWritable);
   return mmuSpteUpdate(mmu, sptep, mmu.spteLo, mmu.spteHi);
 }
 

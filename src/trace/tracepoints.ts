@@ -69,6 +69,9 @@ export const TP_TEST_AGE_HVA = 39;
 export const TP_ENTRY = 40;
 export const TP_EXIT = 41;
 export const TP_EMULATE_INSN = 42;
+export const TP_DIRTY_RING_PUSH = 43;
+export const TP_DIRTY_RING_RESET = 44;
+export const TP_DIRTY_RING_EXIT = 45;
 
 export const TRACEPOINTS: readonly Tracepoint[] = [
   kvmmmu(TP_PAGETABLE_WALK, 'kvm_mmu_pagetable_walk', [
@@ -195,6 +198,19 @@ export const TRACEPOINTS: readonly Tracepoint[] = [
     ['flags', 'h32'],
     ['failed', 'i32'],
   ]),
+  kvm(TP_DIRTY_RING_PUSH, 'kvm_dirty_ring_push', [
+    ['index', 'i32'],
+    ['dirty_index', 'h32'],
+    ['reset_index', 'h32'],
+    ['slot', 'i32'],
+    ['offset', 'h64'],
+  ]),
+  kvm(TP_DIRTY_RING_RESET, 'kvm_dirty_ring_reset', [
+    ['index', 'i32'],
+    ['dirty_index', 'h32'],
+    ['reset_index', 'h32'],
+  ]),
+  kvm(TP_DIRTY_RING_EXIT, 'kvm_dirty_ring_exit', [['vcpu_id', 'i32']]),
 ];
 
 /** Tracepoint of an event number, or undefined. */

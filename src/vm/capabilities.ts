@@ -1,4 +1,5 @@
 /** KVM's capabilities: what KVM_CHECK_EXTENSION answers for what is built, and the numbers of those that can be enabled. */
+import { DIRTY_GFN_BYTES, DIRTY_RING_MAX_ENTRIES } from '../mem/dirty-ring.ts';
 import { ADDRESS_SPACES } from '../mem/memslots.ts';
 
 /** Highest slot number + 1 for user space. @kvm KVM_USER_MEM_SLOTS */
@@ -10,6 +11,10 @@ export const MAX_VCPUS = 1024;
 export const CAP_MANUAL_DIRTY_LOG_PROTECT2 = 168;
 /** @kvm KVM_CAP_VM_DISABLE_NX_HUGE_PAGES */
 export const CAP_VM_DISABLE_NX_HUGE_PAGES = 220;
+
+/** @kvm KVM_CAP_DIRTY_LOG_RING, KVM_CAP_DIRTY_LOG_RING_ACQ_REL: on x86 they are the same. */
+export const CAP_DIRTY_LOG_RING = 192;
+export const CAP_DIRTY_LOG_RING_ACQ_REL = 223;
 
 const EXTENSIONS: ReadonlyMap<number, number> = new Map([
   [2, 1], // MMU_SHADOW_CACHE_CONTROL: KVM_SET_NR_MMU_PAGES
@@ -26,6 +31,9 @@ const EXTENSIONS: ReadonlyMap<number, number> = new Map([
   [136, 1], // IMMEDIATE_EXIT
   [CAP_MANUAL_DIRTY_LOG_PROTECT2, 3],
   [CAP_VM_DISABLE_NX_HUGE_PAGES, 1],
+  // Bytes of the largest ring.
+  [CAP_DIRTY_LOG_RING, DIRTY_RING_MAX_ENTRIES * DIRTY_GFN_BYTES],
+  [CAP_DIRTY_LOG_RING_ACQ_REL, DIRTY_RING_MAX_ENTRIES * DIRTY_GFN_BYTES],
 ]);
 
 /** 0 for what isn't there. @kvm KVM_CHECK_EXTENSION */

@@ -152,7 +152,7 @@ export function invpcid(
 
 /** @kvm kvm_invalidate_pcid */
 function invalidatePcid(mmu: Mmu, vcpu: MmuVcpu, s: CpuState, pcid: number): void {
-  if (mmu.tdp) {
+  if (mmu.tdp && !mmu.bugs.invpcidFlushesCurrent) {
     vcpu.requests |= REQ_TLB_FLUSH_GUEST;
     return;
   }

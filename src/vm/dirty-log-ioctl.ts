@@ -7,11 +7,16 @@
  * Source: Linux 6.1 kvm_main.c kvm_get_dirty_log_protect, kvm_clear_dirty_log_protect.
  */
 import { checkU32, checkU64 } from '../base/argument.ts';
-import { EFAULT, EINVAL, ENOENT, KvmError } from '../base/errno.ts';
+import { EFAULT, EINVAL, ENOENT, ENXIO, KvmError } from '../base/errno.ts';
 import { enableLogDirtyMasked } from '../mmu/dirty-log.ts';
 import { flushRemoteTlbsRange, type Mmu } from '../mmu/mmu.ts';
 import { ADDRESS_SPACES, type MemSlot } from '../mem/memslots.ts';
 import { USER_MEM_SLOTS } from './capabilities.ts';
+
+/** With rings there is no bitmap to get or clear. */
+function refuseWithRings(mmu: Mmu): void {
+  if (mmu.rings !== null) throw new KvmError(ENXIO, 'the dirty log is in the rings');
+}
 
 function logOf(mmu: Mmu, slotArgument: number): MemSlot {
   const slot = mmu.slots[slotArgument >>> 16].byId(slotArgument & 0xffff);
@@ -28,6 +33,7 @@ function checkSlot(slotArgument: number): void {
 
 /** The dirty pages of a slot, a bit each in words of 32. @kvm kvm_get_dirty_log_protect */
 export function getDirtyLog(mmu: Mmu, slotArgument: number): Int32Array {
+  refuseWithRings(mmu);
   checkSlot(slotArgument);
   const slot = logOf(mmu, slotArgument);
   const bitmap = slot.dirtyBitmap!;
@@ -59,6 +65,7 @@ export function clearDirtyLog(
   numPages: number,
   wanted: Int32Array,
 ): void {
+  refuseWithRings(mmu);
   checkSlot(slotArgument);
   const exact = checkU64(firstPage, 'first page');
   checkU32(numPages, 'number of pages');

@@ -395,7 +395,7 @@ export class Emulator {
     if (hva < 0 || slot?.isReadonly || offset + bytes > 4096) return this.access(true);
     // The host faults as for a write, and the page counts as dirty, even if the values differ.
     if (mmu.host.writeUser(hva + offset, mmu.bytes, 0) !== 0) return UNHANDLEABLE;
-    markPageDirty(slot, gfn);
+    if (!mmu.bugs.exchangeNotLogged) markPageDirty(slot, gfn);
     mmu.host.readUser(hva + offset, mmu.bytes, bytes);
     if (mmu.words[0] !== oldLo || (bytes === 8 && mmu.words[1] !== oldHi)) return CMPXCHG_FAILED;
     mmu.bytes.set(this.data);

@@ -173,9 +173,9 @@ function applyLogging(mmu: Mmu, old: MemSlot, slot: MemSlot): void {
   }
   if (mmu.manualProtect && mmu.initiallySet) return;
   slotTrySplitHugePages(mmu, slot);
-  slotRemoveWriteAccess(mmu, slot, 1);
+  const changed = slotRemoveWriteAccess(mmu, slot, 1);
   race(RACE_BEFORE_FLUSH);
-  flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
+  if (changed || !mmu.bugs.flushIfChanged) flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
 }
 
 /** Faults on the slot retry from now on, and nothing maps it any more. @kvm kvm_invalidate_memslot */
@@ -194,6 +194,7 @@ function copyOf(old: MemSlot, flags: number): MemSlot {
   slot.lpageInfo = old.lpageInfo;
   slot.gfnTrack = old.gfnTrack;
   slot.dirtyBitmap = old.dirtyBitmap;
+  slot.dirtySink = old.dirtySink;
   return slot;
 }
 
@@ -219,7 +220,8 @@ function allocTables(mmu: Mmu, slot: MemSlot): void {
 
 /** Off: none. On before too: kept, across a move as well. Newly on: clear, or all ones. @kvm kvm_prepare_memory_region */
 function prepareBitmap(mmu: Mmu, slot: MemSlot, old: MemSlot | null): void {
-  if (!slot.logsDirty) slot.dirtyBitmap = null;
+  slot.dirtySink = slot.logsDirty ? mmu.rings : null;
+  if (!slot.logsDirty || mmu.rings !== null) slot.dirtyBitmap = null;
   else if (old?.dirtyBitmap) slot.dirtyBitmap = old.dirtyBitmap;
   else {
     slot.dirtyBitmap = new Int32Array(2 * Math.ceil(slot.npages / 64));

@@ -10,6 +10,7 @@
 import { EFAULT, EINTR, EINVAL, KvmError } from '../base/errno.ts';
 import type { CpuModel } from '../hw/cpu-model.ts';
 import type { Tlb } from '../hw/tlb.ts';
+import type { DirtyRing } from '../mem/dirty-ring.ts';
 import { doPageFault } from '../mmu/fault.ts';
 import { guestLevels, initMmu } from '../mmu/guest-mode.ts';
 import { handleMmioPageFault, mmioInfoInCache } from '../mmu/mmio-cache.ts';
@@ -28,7 +29,7 @@ import {
 import { freeObsoleteRoots, loadMmu, resetMmuContext, syncPrevRoots, syncRoots } from '../mmu/roots.ts';
 import { roleLevel } from '../mmu/role.ts';
 import { MmuVcpu, PAE_ROOT } from '../mmu/vcpu.ts';
-import { TP_ENTRY, TP_EXIT, TP_INJ_EXCEPTION, TP_PAGE_FAULT } from '../trace/tracepoints.ts';
+import { TP_DIRTY_RING_EXIT, TP_ENTRY, TP_EXIT, TP_INJ_EXCEPTION, TP_PAGE_FAULT } from '../trace/tracepoints.ts';
 import { loadPdptrs } from './control-registers.ts';
 import { CpuState, isPaePaging } from './cpu-state.ts';
 import { EMUL_ALLOW_RETRY, EMUL_PF, EMUL_WRITE_PF_TO_SP, Emulator, INVALID_GFN } from './emulator.ts';
@@ -39,6 +40,7 @@ export type VcpuExit =
   | { readonly reason: 'io'; readonly port: number }
   | { readonly reason: 'mmio'; readonly isWrite: boolean; readonly gpa: number; readonly data: Uint8Array }
   | { readonly reason: 'internal'; readonly suberror: number }
+  | { readonly reason: 'dirty ring full' }
   | { readonly reason: 'shutdown' };
 
 /** System registers, as KVM_SET_SREGS takes them; those not given stay. */
@@ -84,6 +86,8 @@ export class Vcpu {
   readonly cpu: ScriptedCpu;
   readonly emulator: Emulator;
   exit: VcpuExit = { reason: 'shutdown' };
+  /** Pages that this vCPU has written, where the VM logs so. */
+  readonly dirtyRing: DirtyRing | null;
   /** User space is to answer an MMIO exit. */
   completeMmio = false;
 
@@ -104,6 +108,7 @@ export class Vcpu {
     this.vm = vm;
     this.id = id;
     this.cpu = new ScriptedCpu(this.state, vm.arena, vm.host.phys, model, vm.tdp, tlb);
+    this.dirtyRing = vm.rings === null ? null : vm.rings.add(id);
     const cpuTlb = this.cpu.tlb;
     this.mmu = new MmuVcpu(id, this.state, {
       queuePageFault: (errorCode, lo, hi) => {
@@ -170,6 +175,17 @@ export class Vcpu {
    * @kvm kvm_arch_vcpu_ioctl_run
    */
   run(answer: Uint8Array = new Uint8Array(8), immediateExit = false): number {
+    const { rings } = this.vm;
+    if (rings === null) return this.runUntilExit(answer, immediateExit);
+    rings.running = this.dirtyRing;
+    try {
+      return this.runUntilExit(answer, immediateExit);
+    } finally {
+      rings.running = null;
+    }
+  }
+
+  private runUntilExit(answer: Uint8Array, immediateExit: boolean): number {
     if (this.outPending) {
       this.outPending = false;
       if (this.state.ripLo === this.outRip) this.state.ripLo = (this.outRip + 2) | 0;
@@ -190,13 +206,29 @@ export class Vcpu {
   /**
    * One access to a guest-physical page as a guest without page tables of its own makes it: TLB, nested tables, fault,
    * again, until it succeeds. `kind`: 0 read, 1 write, 2 fetch. Nested paging only. Allocates nothing. Throws a KvmError
-   * with KVM_RUN's errno; EFAULT where there is no memory, or none that can be written.
+   * with KVM_RUN's errno; EFAULT where there is no memory, or none that can be written; EINTR if the dirty ring is full.
    */
   touchPage(gfn: number, kind: number): void {
-    const { cpu, mmu } = this;
     if ((gfn & MAX_GFN) !== gfn || !isTouch(kind) || !this.vm.tdp)
       throw new KvmError(EINVAL, `touch ${kind} of page ${gfn}`);
+    const { rings } = this.vm;
+    if (rings === null) {
+      this.touchUntilDone(gfn, kind);
+      return;
+    }
+    rings.running = this.dirtyRing;
+    try {
+      this.touchUntilDone(gfn, kind);
+    } finally {
+      rings.running = null;
+    }
+  }
+
+  /** Allocates nothing. */
+  private touchUntilDone(gfn: number, kind: number): void {
+    const { cpu, mmu } = this;
     for (;;) {
+      if (this.dirtyRing?.isSoftFull) throw new KvmError(EINTR, `vCPU ${this.id}'s dirty ring is full`);
       if (mmu.requests !== 0) this.serveRequests();
       if (mmu.root.sp === 0) {
         const result = loadMmu(this.vm, mmu);
@@ -218,6 +250,7 @@ export class Vcpu {
 
   /** 1: go on, 0: to user space, negative: errno. @kvm vcpu_enter_guest */
   private enterGuest(): number {
+    if (this.dirtyRing?.isSoftFull) return this.leaveForRing(this.dirtyRing);
     if (this.mmu.requests !== 0 && !this.serveRequests()) return 0;
     let vector = -1;
     if (this.eventRequested) {
@@ -236,6 +269,12 @@ export class Vcpu {
       return 1;
     }
     return this.handleExit(this.runCpu(vector));
+  }
+
+  private leaveForRing(ring: DirtyRing): number {
+    this.exit = { reason: 'dirty ring full' };
+    if (this.vm.trace.on) this.vm.trace.emit(TP_DIRTY_RING_EXIT, ring.index);
+    return 0;
   }
 
   private runCpu(vector: number): number {

@@ -2,31 +2,42 @@
  * A virtual machine with KVM's shape, as far as memory goes: slots, logs, limits, vCPUs, statistics.
  */
 import { checkU32, checkU64 } from '../base/argument.ts';
-import { EINVAL, KvmError } from '../base/errno.ts';
+import { E2BIG, EINVAL, KvmError } from '../base/errno.ts';
 import { CPU_TCG, type CpuModel } from '../hw/cpu-model.ts';
 import type { Tlb } from '../hw/tlb.ts';
 import type { HostMemory } from '../mem/host-memory.ts';
-import { Mmu } from '../mmu/mmu.ts';
+import { DIRTY_GFN_BYTES, DIRTY_RING_MAX_ENTRIES, DIRTY_RING_RESERVED } from '../mem/dirty-ring.ts';
+import { DirtyRings } from '../mmu/dirty-rings.ts';
 import type { KernelVersion } from '../mmu/kernel-version.ts';
+import { flushRemoteTlbs, Mmu } from '../mmu/mmu.ts';
 import { MmuNotifier } from '../mmu/notifier.ts';
 import { changeMmuPages, zapAllFast } from '../mmu/page-zap.ts';
+import type { Bugs } from '../mmu/bugs.ts';
 import type { Policy } from '../mmu/policy.ts';
 import { verify } from '../mmu/verify.ts';
 import { Tracer } from '../trace/tracer.ts';
 import {
+  CAP_DIRTY_LOG_RING,
+  CAP_DIRTY_LOG_RING_ACQ_REL,
   CAP_MANUAL_DIRTY_LOG_PROTECT2,
   CAP_VM_DISABLE_NX_HUGE_PAGES,
   checkExtension,
   MAX_VCPUS,
+  USER_MEM_SLOTS,
 } from './capabilities.ts';
 import { clearDirtyLog, getDirtyLog } from './dirty-log-ioctl.ts';
 import { type MemoryRegion, setMemoryRegion } from './memory-region.ts';
 import { Vcpu } from './vcpu.ts';
 
-export { CAP_MANUAL_DIRTY_LOG_PROTECT2, CAP_VM_DISABLE_NX_HUGE_PAGES } from './capabilities.ts';
+export {
+  CAP_DIRTY_LOG_RING,
+  CAP_MANUAL_DIRTY_LOG_PROTECT2,
+  CAP_VM_DISABLE_NX_HUGE_PAGES,
+} from './capabilities.ts';
 export type { MemoryRegion } from './memory-region.ts';
 export { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
 export { KERNEL_6_1, KERNEL_6_12, type KernelVersion } from '../mmu/kernel-version.ts';
+export { type BugName, BUGS, type Bugs, withBugs } from '../mmu/bugs.ts';
 export { POLICIES, type Policy, type PolicyName } from '../mmu/policy.ts';
 
 /** @kvm KVM_MIN_ALLOC_MMU_PAGES */
@@ -39,6 +50,8 @@ export interface VmConfig {
   readonly policy?: Policy;
   /** The kernel whose MMU it is; Linux 6.1 if absent. */
   readonly kernel?: KernelVersion;
+  /** For the museum: what shall be as it was before somebody mended it. */
+  readonly bugs?: Bugs;
   readonly nxHugePages?: boolean;
   /** The TDP MMU in place of the rmap-based engine, as the kernel since 5.15; only with `npt`. @kvm tdp_mmu */
   readonly tdpMmu?: boolean;
@@ -72,6 +85,7 @@ export class Vm {
       tdp: config.npt,
       policy: config.policy,
       kernel: config.kernel,
+      bugs: config.bugs,
       nxHugePages: config.nxHugePages,
       tdpMmu: config.tdpMmu,
       eagerPageSplit: config.eagerPageSplit,
@@ -135,7 +149,34 @@ export class Vm {
     if (checkU32(flags, 'flags') !== 0) throw new KvmError(EINVAL, `flags 0x${flags.toString(16)}`);
     if (cap === CAP_MANUAL_DIRTY_LOG_PROTECT2) this.setManualProtect(value);
     else if (cap === CAP_VM_DISABLE_NX_HUGE_PAGES) this.disableNxHugePages(value);
+    else if (cap === CAP_DIRTY_LOG_RING || cap === CAP_DIRTY_LOG_RING_ACQ_REL) this.enableRings(value);
     else throw new KvmError(EINVAL, `capability ${cap}`);
+  }
+
+  /** @kvm kvm_vm_ioctl_enable_dirty_log_ring */
+  private enableRings(bytes: bigint): void {
+    // An int in the kernel.
+    const size = Number(BigInt.asUintN(32, bytes));
+    const isPowerOfTwo = size !== 0 && (size & (size - 1)) === 0;
+    if (!isPowerOfTwo || size < DIRTY_RING_RESERVED * DIRTY_GFN_BYTES || size < 4096)
+      throw new KvmError(EINVAL, `a dirty ring of ${size} bytes`);
+    if (size > DIRTY_RING_MAX_ENTRIES * DIRTY_GFN_BYTES) throw new KvmError(E2BIG, `a dirty ring of ${size} bytes`);
+    if (this.mmu.rings !== null) throw new KvmError(EINVAL, 'there are dirty rings already');
+    if (this.vcpus.length > 0) throw new KvmError(EINVAL, 'there are vCPUs already');
+    this.mmu.rings = new DirtyRings(this.mmu, size);
+  }
+
+  /**
+   * Re-arms the pages that user space has taken out of the rings (`DirtyRing.harvest`); how many.
+   * @kvm KVM_RESET_DIRTY_RINGS
+   */
+  resetDirtyRings(): number {
+    const { rings } = this.mmu;
+    if (rings === null) throw new KvmError(EINVAL, 'there are no dirty rings');
+    let count = 0;
+    for (const ring of rings.rings) count += rings.reset(ring, USER_MEM_SLOTS);
+    if (count > 0) flushRemoteTlbs(this.mmu);
+    return count;
   }
 
   private setManualProtect(value: bigint): void {

@@ -31,6 +31,7 @@ interface RunCommandOptions {
   readonly hostPages: string;
   readonly realtime?: boolean;
   readonly dirtyLog?: boolean;
+  readonly tracker: string;
   readonly checkLog?: string;
   readonly verify?: string;
   readonly trace?: string;
@@ -40,6 +41,8 @@ interface RunCommandOptions {
   readonly json?: boolean;
 }
 
+/** Bytes of the ring: 4096 entries. */
+const TRACKERS: Readonly<Record<string, number | undefined>> = { bitmap: undefined, ring: 65536 };
 const TINY_GUEST = 'tiny';
 const HOST_LEVELS: Readonly<Record<string, 1 | 2 | 3>> = { '4k': 1, '2m': 2, '1g': 3 };
 
@@ -64,6 +67,9 @@ export function register(program: Command): void {
     )
     .option('--realtime', "the guest's clock follows the host's, and a halted CPU costs nothing")
     .option('--dirty-log', 'keeps the dirty log on for the whole run')
+    .addOption(
+      new Option('--tracker <name>', 'of what the dirty log is made').choices(Object.keys(TRACKERS)).default('bitmap'),
+    )
     .option('--check-log <n>', 'the same, and every n million instructions compares it with what memory has become')
     .option('--verify <n>', "checks all of the MMU's invariants every n exits")
     .option('--trace <file>', "writes the MMU's tracepoints as ftrace text")
@@ -75,6 +81,8 @@ export function register(program: Command): void {
 }
 
 async function run(options: RunCommandOptions): Promise<void> {
+  if (options.tracker === 'ring' && options.dirtyLog === true && options.checkLog === undefined)
+    throw new CliError('--tracker ring needs someone who empties the ring: --check-log');
   const clerk = options.trace === undefined ? null : new TraceClerk(basename(options.kernel));
   const machine = load(options, clerk);
   clerk?.attach(machine.pc);
@@ -111,6 +119,7 @@ function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
       hostLevel: HOST_LEVELS[options.hostPages],
       realtime: options.realtime,
       dirtyLog: options.dirtyLog,
+      ringBytes: TRACKERS[options.tracker],
       epoch: options.epoch === undefined ? undefined : wholeNumber('--epoch', options.epoch),
       trace: clerk?.tracer,
     });

@@ -14,18 +14,24 @@ export class DirtyLogCheck {
   lostCount = 0;
   private readonly pc: Pc;
   private readonly copy: Int32Array;
+  /** Pages of this round, a bit each. */
+  private bitmap: Int32Array;
 
   /** Starts the log. */
   constructor(pc: Pc) {
     this.pc = pc;
-    pc.setLogging(true);
     this.copy = new Int32Array(wordsOf(pc));
+    this.bitmap = new Int32Array(Math.ceil(pc.ramBytes / PAGE_BYTES / 32));
+    pc.unit.onRingFull = () => this.takeRing();
+    pc.setLogging(true);
   }
 
   /** Gets the log, and compares. Between two runs of the machine only. */
   round(): void {
     const { pc, copy } = this;
-    const bitmap = pc.vm.getDirtyLog(0);
+    if (pc.unit.dirtyRing === null) this.bitmap = pc.vm.getDirtyLog(0);
+    else this.takeRing();
+    const { bitmap } = this;
     const ram = wordsOf(pc);
     this.rounds++;
     for (let page = 0; page < pc.ramBytes / PAGE_BYTES; page++) {
@@ -38,6 +44,15 @@ export class DirtyLogCheck {
         if (this.lostCount++ < 100) this.lost.push(page);
       }
     }
+    bitmap.fill(0);
+  }
+
+  private takeRing(): void {
+    const { pc, bitmap } = this;
+    pc.unit.dirtyRing?.harvest((_slot, page) => {
+      bitmap[page >>> 5] |= 1 << (page & 31);
+    });
+    pc.vm.resetDirtyRings();
   }
 }
 

@@ -45,6 +45,7 @@ import {
   WALK_OK,
 } from '../../hw/rights.ts';
 import { pageShiftOf } from '../../hw/tlb.ts';
+import type { DirtyRing } from '../../mem/dirty-ring.ts';
 import { FLAT_PFN } from '../../mem/flat-host.ts';
 import { doPageFault } from '../../mmu/fault.ts';
 import { hvaOfGfn, markPageDirty } from '../../mmu/guest-memory.ts';
@@ -67,7 +68,7 @@ import {
 import { freeObsoleteRoots, loadMmu, syncPrevRoots, syncRoots } from '../../mmu/roots.ts';
 import { roleLevel } from '../../mmu/role.ts';
 import { MmuVcpu, PAE_ROOT } from '../../mmu/vcpu.ts';
-import { TP_EXIT, TP_PAGE_FAULT } from '../../trace/tracepoints.ts';
+import { TP_DIRTY_RING_EXIT, TP_EXIT, TP_PAGE_FAULT } from '../../trace/tracepoints.ts';
 import { loadPdptrs } from '../control-registers.ts';
 import { CR4_PAE, CR4_PKE, CR4_SMAP, CR4_SMEP, CpuState, isPaging } from '../cpu-state.ts';
 import { LargePages } from './large-pages.ts';
@@ -92,6 +93,11 @@ export class MemoryUnit {
   failure: Error | null = null;
   /** Called at each exit, for whoever looks or checks. */
   onExit: () => void = () => {};
+
+  /** Pages that this vCPU has written, where the VM logs so. */
+  readonly dirtyRing: DirtyRing | null;
+  /** The ring is full but for its reserve: user space is to take what is in it, and to reset it. */
+  onRingFull: () => void = () => {};
 
   private cpu!: Cpu;
   private readonly ramBase: number;
@@ -123,6 +129,9 @@ export class MemoryUnit {
       flushTlbGva: (lo, hi) => this.forgetPage(lo, hi),
       flushTlbCurrent: () => this.flushTlb(),
     });
+    this.dirtyRing = mmu.rings === null ? null : mmu.rings.add(id);
+    // All that writes guest memory here does so for this vCPU.
+    if (mmu.rings !== null) mmu.rings.running = this.dirtyRing;
     mmu.vcpus.push(this.vcpu);
     initMmu(mmu, this.vcpu);
   }
@@ -148,6 +157,7 @@ export class MemoryUnit {
     if (this.written !== 0) this.tellWritten();
     this.loadControls();
     for (let tries = 0; tries < MAX_TRIES; tries++) {
+      if (this.dirtyRing?.isSoftFull) this.leaveForRing(this.dirtyRing);
       if (vcpu.requests !== 0) this.serveRequests();
       if (vcpu.root.sp === 0) {
         const result = loadMmu(mmu, vcpu);
@@ -162,6 +172,12 @@ export class MemoryUnit {
       if (outcome >= 0) return outcome;
     }
     return this.fail(new Error(`KVM gets nowhere with the guest's access to ${hex(lo, hi)}`));
+  }
+
+  private leaveForRing(ring: DirtyRing): void {
+    if (this.mmu.trace.on) this.mmu.trace.emit(TP_DIRTY_RING_EXIT, ring.index);
+    this.countExit();
+    this.onRingFull();
   }
 
   /** Control bits that hold while the guest runs; under shadow paging partly KVM's own. @kvm svm_set_cr0, svm_set_cr4 */

@@ -40,6 +40,19 @@ describe('the tiny guest', () => {
     // Under shadow paging too: as long as the guest has no paging of its own, a fault can be fixed fast.
     expect(check.lostCount > 0).toBe(policy === 'lazy+bug');
   });
+
+  it.each(PAGINGS)('writes no page that the dirty ring misses, however small it is (%s)', (paging) => {
+    const { pc } = makePc(TINY, { paging, ringBytes: 4096 });
+    pc.run(1000);
+    const check = new DirtyLogCheck(pc);
+    while (pc.end === null) {
+      pc.run(400_000);
+      check.round();
+    }
+    expect(check.logged).toBeGreaterThan(100);
+    expect(check.lostCount).toBe(0);
+    expect(pc.unit.dirtyRing?.dirtyIndex).toBeGreaterThan(1000);
+  });
 });
 
 const EXIT = [0xb8, 0x15, 0, 0, 0, 0xe7, 0xf4]; // mov eax, 21; out 0xf4, eax

@@ -35,7 +35,7 @@ import { invlpg } from '../../mmu/inject.ts';
 import type { Policy } from '../../mmu/policy.ts';
 import type { Tracer } from '../../trace/tracer.ts';
 import { invpcid, setCr0, setCr3, setCr4, setEfer } from '../control-registers.ts';
-import { Vm } from '../vm.ts';
+import { CAP_DIRTY_LOG_RING, Vm } from '../vm.ts';
 import { Cpuid, type CpuDescription } from './cpuid.ts';
 import { hypercall } from './hypercall.ts';
 import { MemoryUnit } from './memory-unit.ts';
@@ -58,6 +58,8 @@ export interface PcOptions {
   /** Of the host's mappings of RAM: 1 (4 KiB), 2 (2 MiB), 3 (1 GiB). */
   readonly hostLevel?: 1 | 2 | 3;
   readonly nxHugePages?: boolean;
+  /** Bytes of the dirty ring; a bitmap if absent. */
+  readonly ringBytes?: number;
   readonly trace?: Tracer;
 }
 
@@ -119,6 +121,7 @@ export class Pc implements Bus {
     const host = new FlatHost({ bytes: ramBytes, level: options.hostLevel ?? 2, contents: this.ram });
     const { paging, policy, nxHugePages, trace } = options;
     this.vm = new Vm({ host, npt: paging !== 'shadow', tdpMmu: paging === 'tdp-mmu', policy, nxHugePages, trace });
+    if (options.ringBytes !== undefined) this.vm.enableCap(CAP_DIRTY_LOG_RING, options.ringBytes);
     this.setLogging(false);
     this.unit = new MemoryUnit(this.vm.mmu, 0, ramBase);
     this.cpuidTable = new Cpuid(options.cpu, 1, 0);

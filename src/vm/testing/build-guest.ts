@@ -9,7 +9,7 @@ import type { Machine } from '../../conform/machine.ts';
 import type { OpResult, RecordingHead, Script, SlotInfo } from '../../conform/recording.ts';
 import { ScriptRun } from '../../conform/run.ts';
 import type { Vcpu } from '../vcpu.ts';
-import type { Policy, Vm } from '../vm.ts';
+import type { Bugs, Policy, Vm } from '../vm.ts';
 
 export type Paging = RecordingHead['paging'];
 
@@ -67,6 +67,7 @@ export interface GuestOptions {
   readonly vcpus?: number;
   readonly manual?: number;
   readonly policy?: Policy;
+  readonly bugs?: Bugs;
   readonly mmuPages?: number;
 }
 
@@ -189,7 +190,7 @@ export class Guest {
     for (const map of maps) image.map(map);
     for (const [gpa, value] of options.data ?? []) image.put(gpa, value, 8);
     options.edit?.(image);
-    this.run = new ScriptRun(scriptOf(image, npt, slots), machineOf(options), options.policy);
+    this.run = new ScriptRun(scriptOf(image, npt, slots), machineOf(options), options.policy, options.bugs);
   }
 
   get vm(): Vm {

@@ -8,7 +8,14 @@ import { ShadowWalk } from '../../mmu/shadow-walk.ts';
 import { SPTE_HOST_WRITABLE, SPTE_MMU_WRITABLE, SPTE_W } from '../../mmu/spte.ts';
 import type { HostMemory } from '../../mem/host-memory.ts';
 import type { Vcpu } from '../vcpu.ts';
-import { CAP_MANUAL_DIRTY_LOG_PROTECT2, type KernelVersion, type Policy, Vm } from '../vm.ts';
+import {
+  type Bugs,
+  CAP_DIRTY_LOG_RING,
+  CAP_MANUAL_DIRTY_LOG_PROTECT2,
+  type KernelVersion,
+  type Policy,
+  Vm,
+} from '../vm.ts';
 
 export const READ = 0;
 export const WRITE = 1;
@@ -21,9 +28,14 @@ export interface VmOptions {
   readonly level?: 1 | 2 | 3;
   readonly flags?: number;
   readonly policy?: Policy;
+  readonly bugs?: Bugs;
   /** Argument of the manual-protection capability. */
   readonly manual?: number;
   readonly nxHugePages?: boolean;
+  /** Shadow paging. */
+  readonly shadow?: boolean;
+  /** Bytes of each vCPU's dirty ring; bitmaps if absent. */
+  readonly ring?: number;
   readonly tdpMmu?: boolean;
   readonly kernel?: KernelVersion;
   readonly vcpus?: number;
@@ -40,10 +52,12 @@ export interface BuiltVm {
 
 /** A VM with nested paging whose slot 0 is the host's memory from its start. */
 export function buildVm(options: VmOptions = {}): BuiltVm {
-  const { pages = 1024, level = 2, flags = 0, policy, manual = 0, nxHugePages, tdpMmu, kernel, vcpus = 1 } = options;
+  const { pages = 1024, level = 2, flags = 0, policy, bugs, manual = 0, nxHugePages, vcpus = 1 } = options;
+  const { tdpMmu, kernel } = options;
   const host = options.host ?? new FlatHost({ bytes: 2 ** 40, level, sparse: true });
-  const vm = new Vm({ host, npt: true, policy, nxHugePages, tdpMmu, kernel });
+  const vm = new Vm({ host, npt: options.shadow !== true, policy, bugs, nxHugePages, tdpMmu, kernel });
   if (manual !== 0) vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, manual);
+  if (options.ring !== undefined) vm.enableCap(CAP_DIRTY_LOG_RING, options.ring);
   const setFlags = (now: number): void =>
     vm.setUserMemoryRegion({
       slot: 0,

@@ -37,7 +37,14 @@ export interface TestPc {
 
 export function makePc(
   kernel: Uint8Array,
-  options: { paging?: PagingName; policy?: PolicyName; cpu?: string; megabytes?: number; hostLevel?: 1 | 2 } = {},
+  options: {
+    paging?: PagingName;
+    policy?: PolicyName;
+    cpu?: string;
+    megabytes?: number;
+    hostLevel?: 1 | 2;
+    ringBytes?: number;
+  } = {},
 ): TestPc {
   const { paging = 'tdp', policy = 'lazy', cpu = 'max', megabytes = 16, hostLevel } = options;
   const output = { text: '' };
@@ -54,6 +61,7 @@ export function makePc(
       },
     },
     hostLevel,
+    ringBytes: options.ringBytes,
     trace,
   });
   bootPc(pc, { kernel, cmdline: '' });
