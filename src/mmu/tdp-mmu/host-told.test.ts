@@ -4,6 +4,7 @@ import { FLAT_PFN } from '../../mem/flat-host.ts';
 import { MEM_LOG_DIRTY_PAGES as LOG, MEM_READONLY } from '../../mem/memslots.ts';
 import { buildVm, expectSound, READ, WRITE } from '../../vm/testing/build-vm.ts';
 import { zapAll } from '../page-zap.ts';
+import { ageGfnRange, testAgeGfn } from './tdp-notifier.ts';
 
 describe('under the TDP MMU', () => {
   it('the end of a VM takes every entry and every root', () => {
@@ -33,5 +34,14 @@ describe('under the TDP MMU', () => {
     setFlags(LOG);
     expect(told).not.toHaveBeenCalled();
     expectSound(vm);
+  });
+
+  it('a page that was asked for its age is young again only once it is used again', () => {
+    const { vm, vcpu, slot } = buildVm({ tdpMmu: true, level: 1 });
+    vcpu.touchPage(1, WRITE);
+    expect(testAgeGfn(vm.mmu, slot(), 1, 2)).toBe(true);
+    expect(ageGfnRange(vm.mmu, slot(), 1, 2)).toBe(true);
+    expect(testAgeGfn(vm.mmu, slot(), 1, 2)).toBe(false);
+    expect(ageGfnRange(vm.mmu, slot(), 1, 2)).toBe(false);
   });
 });
