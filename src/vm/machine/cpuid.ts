@@ -44,6 +44,7 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
   'tsc-deadline': ['1.ecx', 24],
   hypervisor: ['1.ecx', 31],
   fsgsbase: ['7.ebx', 0],
+  tsc_adjust: ['7.ebx', 1],
   smep: ['7.ebx', 7],
   invpcid: ['7.ebx', 10],
   smap: ['7.ebx', 20],
@@ -70,6 +71,7 @@ const ALL: readonly string[] = Object.keys(FEATURES);
 const LATER: readonly string[] = [
   'pcid',
   'fsgsbase',
+  'tsc_adjust',
   'smep',
   'invpcid',
   'smap',

@@ -27,6 +27,7 @@ import { Msrs } from './msrs.ts';
 
 const VECTOR_GP = 13;
 const MSR_TSC = 0x10;
+const MSR_TSC_ADJUST = 0x3b;
 const MSR_APIC_BASE = 0x1b;
 const MSR_TSC_DEADLINE = 0x6e0;
 const MSR_X2APIC_FIRST = 0x800;
@@ -250,7 +251,8 @@ export class PcCpu implements Bus {
 
   readMsr(index: number): bigint | null {
     this.beforeDevice();
-    const { apic, kvmClock } = this.device;
+    const { apic, kvmClock, tsc } = this.device;
+    if (index === MSR_TSC_ADJUST) return word64(tsc.adjustLo, tsc.adjustHi);
     if (isApicMsr(index)) return apic.readMsr(index) ? word64(apic.msrLo, apic.msrHi) : null;
     if (isClockMsr(index)) return kvmClock.readMsr(index) ? word64(kvmClock.msrLo, kvmClock.msrHi) : null;
     return this.msrs.read(index);
@@ -261,8 +263,10 @@ export class PcCpu implements Bus {
     const { apic, kvmClock } = this.device;
     const lo = Number(BigInt.asIntN(32, value));
     const hi = Number(BigInt.asIntN(32, value >> 32n));
-    if (index === MSR_TSC) {
-      this.board.writeTsc(this.index, lo, hi);
+    if (index === MSR_TSC || index === MSR_TSC_ADJUST) {
+      if (index === MSR_TSC) this.board.writeTsc(this.index, lo, hi);
+      // Without the feature KVM takes the write and does nothing.
+      else if (this.cpuidTable.has('tsc_adjust')) this.board.writeTscAdjust(this.index, lo, hi);
       this.tellTsc();
       this.afterDevice();
       return true;
