@@ -37,6 +37,7 @@ import type { Tracer } from '../../trace/tracer.ts';
 import { invpcid, setCr0, setCr3, setCr4, setEfer } from '../control-registers.ts';
 import { CAP_DIRTY_LOG_RING, Vm } from '../vm.ts';
 import { Cpuid, type CpuDescription } from './cpuid.ts';
+import { GuestDma } from './guest-dma.ts';
 import { hypercall } from './hypercall.ts';
 import { MemoryUnit } from './memory-unit.ts';
 import { Msrs } from './msrs.ts';
@@ -99,6 +100,8 @@ export class Pc implements Bus {
   readonly ramBytes: number;
   /** The guest's memory, by guest-physical address. */
   readonly ram: Uint8Array;
+  /** The devices' way to it. */
+  readonly dma: GuestDma;
   end: PcEnd | null = null;
   /** Halted, with nothing to wake it before `board.clock.nextDeadline`. */
   isIdle = false;
@@ -139,6 +142,12 @@ export class Pc implements Bus {
     this.cpu.useCpuid();
     this.unit.connect(this.cpu);
     this.unit.regs.cr4Allowed = this.cpu.cr4Allowed;
+    this.dma = new GuestDma({
+      ram: this.ram,
+      mmu: this.vm.mmu,
+      makeRoomInRing: () => this.unit.makeRoomInRing(),
+      invalidateCode: (offset) => this.cpu.code.invalidate(this.ram.byteOffset + offset),
+    });
   }
 
   /** Starts or stops the dirty log of all memory, as KVM_SET_USER_MEMORY_REGION does. */
