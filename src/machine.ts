@@ -24,6 +24,7 @@ import type { Vm } from './vm/vm.ts';
 
 export { BootError } from './vm/boot/boot-image.ts';
 export { CpuModelError } from './vm/machine/cpuid.ts';
+export { MAX_CPUS } from './vm/machine/pc.ts';
 export type { PagingName, PcEnd } from './vm/machine/pc.ts';
 
 export interface MachineOptions extends DeviceOptions {
@@ -38,6 +39,11 @@ export interface MachineOptions extends DeviceOptions {
   readonly memory?: number;
   /** MODEL[,+feature][,-feature][,vendor=NAME]; `max` if absent. */
   readonly cpu?: string;
+  /** How many CPUs, 1 to 8; one if absent. They take turns in one thread. */
+  readonly cpus?: number;
+  /** Of several CPUs: instructions of a turn, and the seed of what turns differ by. */
+  readonly quantum?: number;
+  readonly seed?: number;
   /** Nested paging by the rmap-based engine (`tdp`) if absent. */
   readonly paging?: PagingName;
   /** A preset's name or a record; `lazy` if absent. */
@@ -47,7 +53,7 @@ export interface MachineOptions extends DeviceOptions {
   readonly nxHugePages?: boolean;
   /** Follow the host's clock. */
   readonly realtime?: boolean;
-  /** Bytes of each vCPU's dirty ring, in place of a bitmap: `pc.unit.onRingFull` must empty it. */
+  /** Bytes of each vCPU's dirty ring, in place of a bitmap: each `unit.onRingFull` must empty it. */
   readonly ringBytes?: number;
   /** Start with the dirty log on. */
   readonly dirtyLog?: boolean;
@@ -187,6 +193,9 @@ export class Machine {
       ramBytes: options.memory ?? 512 * 2 ** 20,
       cpu: parseCpuModel(options.cpu ?? 'max', paging !== 'shadow'),
       paging,
+      cpus: options.cpus,
+      quantum: options.quantum,
+      seed: options.seed,
       policy: typeof policy === 'string' ? POLICIES[policy] : policy,
       console: this.console,
       epochS: options.epoch ?? Math.floor(Date.now() / 1000),
@@ -236,7 +245,7 @@ export class Machine {
       instructions: pc.instructions,
       ns: pc.board.clock.now,
       vm: Object.assign(new VmStats(), pc.vm.stats),
-      vcpus: [Object.assign(new VcpuStats(), pc.unit.vcpu.stats)],
+      vcpus: pc.cpus.map(({ unit }) => Object.assign(new VcpuStats(), unit.vcpu.stats)),
     };
   }
 
