@@ -17,6 +17,7 @@ import { POLICIES } from './mmu/policy.ts';
 import { VcpuStats, VmStats } from './trace/stats.ts';
 import type { Tracer } from './trace/tracer.ts';
 import { bootPc } from './vm/machine/boot.ts';
+import { attachDevices, type AttachedDevices, type DeviceOptions } from './vm/machine/devices.ts';
 import { parseCpuModel } from './vm/machine/cpuid.ts';
 import { Pc, type PagingName, type PcEnd } from './vm/machine/pc.ts';
 import type { Vm } from './vm/vm.ts';
@@ -26,7 +27,7 @@ export { CpuModelError } from './vm/machine/cpuid.ts';
 export { MAX_CPUS } from './vm/machine/pc.ts';
 export type { PagingName, PcEnd } from './vm/machine/pc.ts';
 
-export interface MachineOptions {
+export interface MachineOptions extends DeviceOptions {
   /** A bzImage, an ELF with a PVH entry, or a multiboot image. */
   readonly kernel: Uint8Array;
   readonly initrd?: Uint8Array;
@@ -167,6 +168,7 @@ export class MachineConsole {
 export class Machine {
   readonly pc: Pc;
   readonly console: MachineConsole;
+  readonly devices: AttachedDevices;
   /** Resolves when the machine has ended, with how. */
   readonly ended: Promise<PcEnd>;
   private readonly realtime: boolean;
@@ -183,7 +185,7 @@ export class Machine {
   private constructor(options: MachineOptions) {
     const { paging = 'tdp', policy = 'lazy', hostLevel, nxHugePages, trace } = options;
     this.console = new MachineConsole((bytes) => {
-      this.pc.board.uart.receive(bytes);
+      (this.devices.terminal ?? this.pc.board.uart).receive(bytes);
       this.wake?.();
     });
     this.realtime = options.realtime ?? false;
@@ -203,6 +205,7 @@ export class Machine {
       trace,
     });
     this.pc.waitsForClock = this.realtime;
+    this.devices = attachDevices(this.pc, options, this.console);
     bootPc(this.pc, {
       kernel: options.kernel,
       initrd: options.initrd,

@@ -22,12 +22,13 @@ import { POLICIES, type PolicyName } from '../../mmu/policy.ts';
 import { DirtyLogCheck } from '../../vm/machine/dirty-log-check.ts';
 import { writeWhole } from '../atomic-file.ts';
 import { CliError, EXIT_OWN_ERROR } from '../cli-error.ts';
+import { type DeviceFlags, deviceOptions } from '../device-flags.ts';
 import { EscapeKey } from '../escape-key.ts';
 import { packageFile } from '../package-files.ts';
 import { machineTable } from '../table-machine.ts';
 import { TraceClerk } from '../trace-clerk.ts';
 
-interface RunCommandOptions {
+interface RunCommandOptions extends DeviceFlags {
   readonly kernel: string;
   readonly initrd?: string;
   readonly append: string;
@@ -76,6 +77,18 @@ export function register(program: Command): void {
     .addOption(new Option('--policy <name>', "the MMU's policy").choices(Object.keys(POLICIES)).default('lazy'))
     .addOption(
       new Option('--host-pages <size>', "of the host's mappings").choices(Object.keys(HOST_LEVELS)).default('2m'),
+    )
+    .option(
+      '--disk <file>',
+      'a virtio disk; FILE[,overlay=FILE|,snapshot|,ro]; again for another',
+      (one, all: string[] | undefined) => [...(all ?? []), one],
+    )
+    .option('--rng [seed]', 'an entropy device; the same seed, the same numbers')
+    .option('--balloon', 'a balloon, empty at first')
+    .addOption(
+      new Option('--console <name>', 'which console is typed into; of virtio, hvc0')
+        .choices(['serial', 'virtio'])
+        .default('serial'),
     )
     .option('--realtime', "the guest's clock follows the host's, and a halted CPU costs nothing")
     .option('--dirty-log', 'keeps the dirty log on for the whole run')
@@ -138,6 +151,7 @@ function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
       ringBytes: TRACKERS[options.tracker],
       epoch: options.epoch === undefined ? undefined : wholeNumber('--epoch', options.epoch),
       trace: clerk?.tracer,
+      ...deviceOptions(options),
     });
   } catch (error) {
     if (error instanceof BootError) throw new CliError(`${options.kernel}: ${error.message}`);

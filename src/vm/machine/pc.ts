@@ -20,6 +20,7 @@ import type { Policy } from '../../mmu/policy.ts';
 import type { Tracer } from '../../trace/tracer.ts';
 import { CAP_DIRTY_LOG_RING, Vm } from '../vm.ts';
 import type { CpuDescription } from './cpuid.ts';
+import { GuestDma } from './guest-dma.ts';
 import { hypercall } from './hypercall.ts';
 import type { MemoryUnit } from './memory-unit.ts';
 import { MP_HALTED, MP_RUNNABLE, PcCpu, type PcCpuOptions } from './pc-cpu.ts';
@@ -81,6 +82,8 @@ export class Pc {
   readonly ramBytes: number;
   /** The guest's memory, by guest-physical address. */
   readonly ram: Uint8Array;
+  /** The devices' way to it. */
+  readonly dma: GuestDma;
   end: PcEnd | null = null;
   /** All CPUs are halted, with nothing to wake one before `board.clock.nextDeadline`. */
   isIdle = false;
@@ -114,6 +117,12 @@ export class Pc {
     });
     this.cpus = makeCpus(layouts, { cpus, vm: this.vm, board: this.board, model: options.cpu, memory, ramBase });
     this.turns = new Turns(this.cpus, options.quantum ?? QUANTUM, options.seed ?? 1);
+    this.dma = new GuestDma({
+      ram: this.ram,
+      mmu: this.vm.mmu,
+      makeRoomInRing: () => this.turns.active.unit.makeRoomInRing(),
+      invalidateCode: (offset) => this.cpu.code.invalidate(this.ram.byteOffset + offset),
+    });
   }
 
   /** The boot processor's. */
