@@ -34,9 +34,9 @@ function sendIpis({ state, mode }: Cpu, bus: ApicBus): number {
   const words = mode === MODE_64 ? [RBX, RBX + 4, RCX, RCX + 4] : [RBX, RCX];
   const first = state.get(RDX) >>> 0;
   let count = 0;
-  for (const { id } of bus.apics) {
+  for (let id = first; id < Math.min(bus.apics.length, first + words.length * 32); id++) {
     const bit = id - first;
-    if (bit < 0 || bit >= words.length * 32 || ((state.get(words[bit >>> 5]) >>> (bit & 31)) & 1) === 0) continue;
+    if (((state.get(words[bit >>> 5]) >>> (bit & 31)) & 1) === 0) continue;
     if (bus.send(id, false, (icr >> 8) & 7, icr & 0xff, (icr & ICR_LEVEL) !== 0, null)) count++;
   }
   return count;

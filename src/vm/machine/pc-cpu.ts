@@ -84,6 +84,7 @@ export class PcCpu implements Bus {
     this.cpu.useCpuid();
     this.unit.connect(this.cpu);
     this.unit.regs.cr4Allowed = this.cpu.cr4Allowed;
+    if (index > 0) initialize(this.cpu, this.cpuidTable.signature);
     this.mpState = index === 0 ? MP_RUNNABLE : MP_UNINITIALIZED;
   }
 
@@ -96,6 +97,11 @@ export class PcCpu implements Bus {
     if (rings !== null) rings.running = this.unit.dirtyRing;
     this.cpu.shareTime(sharers);
     this.skip(ns - this.now());
+  }
+
+  /** Whether PAUSE ends the turn: somebody else may be able to use it. Who speaks to a device may have woken one. */
+  exitsAtPause(on: boolean): void {
+    this.cpu.exitsAtPause = on && this.board.cpus.length > 1;
   }
 
   /** Virtual time, between two runs. */
@@ -143,7 +149,7 @@ export class PcCpu implements Bus {
   reset(): void {
     const { cpu, unit, vm } = this;
     unit.tellWritten();
-    this.device.apic.reset();
+    this.device.apic.initialize();
     initialize(cpu, this.cpuidTable.signature);
     Object.assign(unit.regs, { cr0: cpu.state.get(CR0), cr3Lo: 0, cr3Hi: 0, cr4: 0, efer: 0 });
     unit.regs.pdptrs.fill(0);
@@ -196,6 +202,7 @@ export class PcCpu implements Bus {
     const { board, cpu } = this;
     const { apic } = this.device;
     cpu.setInterruptLine(apic.interruptPending());
+    this.exitsAtPause(true);
     if (
       apic.nmiPending ||
       apic.initPending ||

@@ -214,6 +214,7 @@ export class Pc {
       unit.countExit();
       const answer = hypercall(cpu, board.apicBus);
       cpu.state.setPair(RAX, answer, answer >> 31);
+      active.exitsAtPause(true);
     } else if (unit.failure !== null) this.finish('failed', unit.failure.message, active);
     else if (exit === EXIT_SHUTDOWN) this.finish('shutdown', 'triple fault', active);
     else if (exit === EXIT_UNSUPPORTED) this.finish('failed', `not built: ${cpu.unsupported}`, active);
