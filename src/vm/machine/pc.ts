@@ -32,6 +32,7 @@ import { CPL, CR4, CR8, layoutAt, RAX, TSC_OFFSET } from '../../cpu/state.ts';
 import { FLAT_HVA, FlatHost } from '../../mem/flat-host.ts';
 import { writeGuest } from '../../mmu/guest-memory.ts';
 import { invlpg } from '../../mmu/inject.ts';
+import type { KernelVersion } from '../../mmu/kernel-version.ts';
 import type { Policy } from '../../mmu/policy.ts';
 import type { Tracer } from '../../trace/tracer.ts';
 import { invpcid, setCr0, setCr3, setCr4, setEfer } from '../control-registers.ts';
@@ -51,6 +52,8 @@ export interface PcOptions {
   readonly cpu: CpuDescription;
   readonly paging: PagingName;
   readonly policy?: Policy;
+  /** Whose MMU it is; Linux 6.1's if absent. */
+  readonly kernelVersion?: KernelVersion;
   /** What the guest sends on its serial port. */
   readonly console: ByteSink;
   /** Time of day at power-on, UTC, in seconds since 1970. */
@@ -119,8 +122,9 @@ export class Pc implements Bus {
     this.ramBytes = ramBytes;
     this.ram = new Uint8Array(memory.buffer, ramBase, ramBytes);
     const host = new FlatHost({ bytes: ramBytes, level: options.hostLevel ?? 2, contents: this.ram });
-    const { paging, policy, nxHugePages, trace } = options;
-    this.vm = new Vm({ host, npt: paging !== 'shadow', tdpMmu: paging === 'tdp-mmu', policy, nxHugePages, trace });
+    const { paging, policy, kernelVersion: kernel, nxHugePages, trace } = options;
+    const tdpMmu = paging === 'tdp-mmu';
+    this.vm = new Vm({ host, npt: paging !== 'shadow', tdpMmu, policy, kernel, nxHugePages, trace });
     if (options.ringBytes !== undefined) this.vm.enableCap(CAP_DIRTY_LOG_RING, options.ringBytes);
     this.setLogging(false);
     this.unit = new MemoryUnit(this.vm.mmu, 0, ramBase);
