@@ -1,6 +1,5 @@
 /** The columns that a story can have, in the order of history. */
-import { PRESETS, type Preset } from '../mmu/presets.ts';
-import { POLICIES, type PolicyName } from '../vm/vm.ts';
+import { POLICIES, type PolicyName, type Preset, PRESETS } from '../vm/vm.ts';
 import type { Idea, StoryPolicy } from './story.ts';
 import { makeVmMachine } from './vm-machine.ts';
 
