@@ -37,7 +37,7 @@ export function deliverReal(cpu: Cpu, vector: number): boolean {
   const words = [state.rflags & 0xffff, selector, offset];
   for (let i = 0; i < 3; i++) {
     const at = ((pointer - 2 * (i + 1)) & 0xffff) + state.get(SS_BASE);
-    if (!memory.store(at | 0, 0, 2, 0, words[i], 0, true)) return false;
+    if (!memory.store(at | 0, state.high(SS_BASE), 2, 0, words[i], 0, true)) return false;
   }
   state.set(RSP, (pointer & ~0xffff) | ((pointer - 6) & 0xffff));
   state.set(FLAGS, state.get(FLAGS) & ~RFLAGS_ON_ENTRY);
@@ -56,5 +56,6 @@ export function startUp(cpu: Cpu, vector: number): void {
   setSegmentRaw(cpu, CS, vector << 8, REAL_CODE, 0xffff, vector << 12, 0);
   segmentsChanged(cpu);
   cpu.tlb.flush();
+  cpu.debugChanged();
   cpu.setRip(0, 0);
 }
