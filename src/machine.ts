@@ -17,15 +17,17 @@ import { POLICIES } from './mmu/policy.ts';
 import { VcpuStats, VmStats } from './trace/stats.ts';
 import type { Tracer } from './trace/tracer.ts';
 import { bootPc } from './vm/machine/boot.ts';
+import { attachDevices, type AttachedDevices, type DeviceOptions } from './vm/machine/devices.ts';
 import { parseCpuModel } from './vm/machine/cpuid.ts';
 import { Pc, type PagingName, type PcEnd } from './vm/machine/pc.ts';
 import type { Vm } from './vm/vm.ts';
 
 export { BootError } from './vm/boot/boot-image.ts';
 export { CpuModelError } from './vm/machine/cpuid.ts';
+export { MAX_CPUS } from './vm/machine/pc.ts';
 export type { PagingName, PcEnd } from './vm/machine/pc.ts';
 
-export interface MachineOptions {
+export interface MachineOptions extends DeviceOptions {
   /** A bzImage, an ELF with a PVH entry, or a multiboot image. */
   readonly kernel: Uint8Array;
   readonly initrd?: Uint8Array;
@@ -37,6 +39,11 @@ export interface MachineOptions {
   readonly memory?: number;
   /** MODEL[,+feature][,-feature][,vendor=NAME]; `max` if absent. */
   readonly cpu?: string;
+  /** How many CPUs, 1 to 8; one if absent. They take turns in one thread. */
+  readonly cpus?: number;
+  /** Of several CPUs: instructions of a turn, and the seed of what turns differ by. */
+  readonly quantum?: number;
+  readonly seed?: number;
   /** Nested paging by the rmap-based engine (`tdp`) if absent. */
   readonly paging?: PagingName;
   /** A preset's name or a record; `lazy` if absent. */
@@ -46,7 +53,7 @@ export interface MachineOptions {
   readonly nxHugePages?: boolean;
   /** Follow the host's clock. */
   readonly realtime?: boolean;
-  /** Bytes of each vCPU's dirty ring, in place of a bitmap: `pc.unit.onRingFull` must empty it. */
+  /** Bytes of each vCPU's dirty ring, in place of a bitmap: each `unit.onRingFull` must empty it. */
   readonly ringBytes?: number;
   /** Start with the dirty log on. */
   readonly dirtyLog?: boolean;
@@ -161,6 +168,7 @@ export class MachineConsole {
 export class Machine {
   readonly pc: Pc;
   readonly console: MachineConsole;
+  readonly devices: AttachedDevices;
   /** Resolves when the machine has ended, with how. */
   readonly ended: Promise<PcEnd>;
   private readonly realtime: boolean;
@@ -177,7 +185,7 @@ export class Machine {
   private constructor(options: MachineOptions) {
     const { paging = 'tdp', policy = 'lazy', hostLevel, nxHugePages, trace } = options;
     this.console = new MachineConsole((bytes) => {
-      this.pc.board.uart.receive(bytes);
+      (this.devices.terminal ?? this.pc.board.uart).receive(bytes);
       this.wake?.();
     });
     this.realtime = options.realtime ?? false;
@@ -185,6 +193,9 @@ export class Machine {
       ramBytes: options.memory ?? 512 * 2 ** 20,
       cpu: parseCpuModel(options.cpu ?? 'max', paging !== 'shadow'),
       paging,
+      cpus: options.cpus,
+      quantum: options.quantum,
+      seed: options.seed,
       policy: typeof policy === 'string' ? POLICIES[policy] : policy,
       console: this.console,
       epochS: options.epoch ?? Math.floor(Date.now() / 1000),
@@ -194,6 +205,7 @@ export class Machine {
       trace,
     });
     this.pc.waitsForClock = this.realtime;
+    this.devices = attachDevices(this.pc, options, this.console);
     bootPc(this.pc, {
       kernel: options.kernel,
       initrd: options.initrd,
@@ -233,7 +245,7 @@ export class Machine {
       instructions: pc.instructions,
       ns: pc.board.clock.now,
       vm: Object.assign(new VmStats(), pc.vm.stats),
-      vcpus: [Object.assign(new VcpuStats(), pc.unit.vcpu.stats)],
+      vcpus: pc.cpus.map(({ unit }) => Object.assign(new VcpuStats(), unit.vcpu.stats)),
     };
   }
 

@@ -87,10 +87,12 @@ export class Cpu {
   readonly #run: (record: number) => void;
   readonly #helpers: readonly HelperFunction[];
   readonly #stepRecord: number;
-  readonly #decoder: Decoder;
+  readonly decoder: Decoder;
   readonly #finder: CodeFinder;
   readonly #clock: InstructionClock;
   readonly #events = new PendingEvents();
+  #sharers = 1;
+  #sharedFrom = 0;
   /** What the pending exception is, if it isn't an ordinary fault. */
   #pendingKind: EventKind = 'fault';
   /** The event or instruction of the moment has switched tasks: it can't be done again. */
@@ -99,16 +101,23 @@ export class Cpu {
   shadowOfStack = false;
   /** Set by an instruction that must not be followed by a single-step trap. */
   trapHeld = false;
+  /** `code.drops` when the fetch TLB was last known to be of today. */
+  #drops = 0;
   /** A helper's reason to end the run, or -1. */
   exitReason = -1;
+  /** PAUSE ends the run, with EXIT_PAUSE. */
+  exitsAtPause = false;
   /** A bit for each vector whose exceptions end the run instead of being delivered. */
   interceptExceptions = 0;
   readonly intercepted = { vector: 0, error: 0 };
   /** What EXIT_UNSUPPORTED was about. */
   unsupported = '';
 
-  /** `memory` must be at its final size: generated code and all views use its buffer of now. */
-  constructor(memory: WebAssembly.Memory, layout: Layout, bus: Bus) {
+  /**
+   * `memory` must be at its final size: generated code and all views use its buffer of now. `sibling`: another CPU of the
+   * same machine, whose decoded code this one shares (`layoutBeside`).
+   */
+  constructor(memory: WebAssembly.Memory, layout: Layout, bus: Bus, sibling?: Cpu) {
     const buffer = memory.buffer;
     this.layout = layout;
     this.bus = bus;
@@ -119,12 +128,15 @@ export class Cpu {
       if (at < 0) throw new Error(`no instruction uses ${name}`);
       return at;
     };
-    this.#decoder = new Decoder(FORMS.rows, { invalid: helper('ud'), unavailable: helper('unavailable') }, buffer);
+    this.decoder =
+      sibling?.decoder ??
+      new Decoder(FORMS.rows, { invalid: helper('ud'), unavailable: helper('unavailable') }, buffer);
     this.tlb = new SoftTlb(buffer, layout);
     // The last records are for single steps.
     this.#stepRecord = layout.recordsEnd - 4 * RECORD_BYTES;
     const cacheLayout = { ...layout, recordsEnd: this.#stepRecord };
-    this.code = new CodeCache(buffer, cacheLayout, this.#decoder, helper('gp'), (host, has) => {
+    this.code = sibling?.code ?? new CodeCache(buffer, cacheLayout, this.decoder, helper('gp'));
+    this.code.onChange((host, has) => {
       if (has) this.tlb.withholdWrites(host);
       bus.codePage(host, has);
     });
@@ -194,6 +206,7 @@ export class Cpu {
     let left = budget;
     this.exitReason = -1;
     memory.exitRequested = false;
+    if (this.code.drops !== this.#drops) this.#forgetMaps();
     while (left > 0) {
       if (state.raised && !this.#deliverPending()) return this.#ended;
       this.#takeInterrupt();
@@ -212,6 +225,12 @@ export class Cpu {
       if (this.exitReason >= 0 || memory.exitRequested) return this.#ended;
     }
     return EXIT_BUDGET;
+  }
+
+  /** The code cache was dropped, perhaps by another CPU. */
+  #forgetMaps(): void {
+    this.#drops = this.code.drops;
+    this.tlb.flushFetches();
   }
 
   get #ended(): number {
@@ -408,7 +427,7 @@ export class Cpu {
 
   /** Instructions whose feature isn't named become undefined. */
   useFeatures({ instructions }: Pick<Features, 'instructions'>): void {
-    this.#decoder.useFeatures(instructions);
+    this.decoder.useFeatures(instructions);
     this.code.drop();
     this.tlb.flushFetches();
   }
@@ -441,6 +460,14 @@ export class Cpu {
     return this.#events.takeInterrupt();
   }
 
+  /** What waits is lost: INIT. */
+  forgetEvents(): void {
+    this.#events.interrupt = -1;
+    this.#events.line = false;
+    this.#events.nmi = false;
+    this.#pendingKind = 'fault';
+  }
+
   injectNmi(): void {
     this.#events.nmi = true;
     this.yield();
@@ -466,6 +493,18 @@ export class Cpu {
   /** Retired instructions, also in the middle of a run: for the instruction at `record`. */
   now(record: number): number {
     return this.#clock.at(record);
+  }
+
+  /** Time runs slower from here on: a tick each `sharers` instructions, as so many CPUs run in turns. */
+  shareTime(sharers: number): void {
+    this.#sharedFrom = this.#clock.retired;
+    this.#sharers = sharers;
+  }
+
+  /** Ticks that go with a number of retired instructions. */
+  ticksAt(instructions: number): number {
+    const from = this.#sharedFrom;
+    return this.#sharers === 1 ? instructions : from + Math.floor((instructions - from) / this.#sharers);
   }
 
   /** Retired instructions, while the bus is called. */

@@ -211,7 +211,7 @@ export class Decoder {
       if (row.rm >= 0 && row.rm !== (this.#modrm & 7)) continue;
       if (row.wide >= 0 && row.wide !== ((this.#rex >> 3) & 1)) continue;
       // 90 with REX.B is an exchange with r8.
-      if (row.opcode === 0x90 && row.map === 0 && (row.name === 'nop') === ((this.#rex & 1) !== 0)) continue;
+      if (row.opcode === 0x90 && row.map === 0 && (row.name !== 'xchg') === ((this.#rex & 1) !== 0)) continue;
       if (row.prefix === mandatory) return row;
       if (row.prefix === '' && !any) any = row;
     }

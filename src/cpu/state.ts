@@ -121,7 +121,7 @@ export const KERNEL_GS_BASE = 992;
 export const SYSENTER_CS = 1000;
 export const SYSENTER_ESP = 1008;
 export const SYSENTER_EIP = 1016;
-/** Added to the count of instructions for RDTSC. */
+/** Added to the ticks that go with the count of instructions, for RDTSC. */
 export const TSC_OFFSET = 1024;
 export const TSC_AUX = 1032;
 export const PAT = 1040;
@@ -193,6 +193,13 @@ export interface Layout {
   readonly records: number;
   readonly recordsEnd: number;
   readonly end: number;
+}
+
+/** Lays another CPU out from `base`, beside one whose decoded code it shares. */
+export function layoutBeside(first: Layout, base: number): Layout {
+  const tlb = base + STATE_BYTES;
+  const fetchTlb = tlb + TLB_SETS * TLB_SET_BYTES;
+  return { ...first, state: base, tlb, fetchTlb, end: fetchTlb + FETCH_SETS * FETCH_SET_BYTES };
 }
 
 /** Lays a CPU out from `base` (a multiple of 64). `maps`: pages of code that can be known at a time. */

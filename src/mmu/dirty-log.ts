@@ -16,6 +16,7 @@ import { MAX_HUGEPAGE_LEVEL, pagesPerLevel } from '../base/page.ts';
 import type { MemSlot } from '../mem/memslots.ts';
 import { getShadowPage, linkShadowPage } from './get-page.ts';
 import { maxMappingLevel } from './level.ts';
+import { LOCK_MMU, LOCK_SHARED, lock, unlock } from './lock.ts';
 import { flushRemoteTlbsRange, type Mmu } from './mmu.ts';
 import { mmuSpteSet, rmapAdd, rmapWriteProtect, spteHi, spteLo, zapOneRmapSpte } from './rmap.ts';
 import { childRole, isDirectRole } from './role.ts';
@@ -37,9 +38,18 @@ function protectHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number, le
  * been protected by somebody who has not flushed yet. @kvm kvm_mmu_slot_remove_write_access
  */
 export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: number): boolean {
-  if (mmu.policy.onProtect === 'eager' && !mmu.tdpMmu) slotSplitLarge(mmu, slot);
-  let changed = walkWholeSlot(mmu, slot, startLevel, MAX_HUGEPAGE_LEVEL, protectHead);
-  if (mmu.tdpMmu && wrprotSlot(mmu, slot, startLevel)) changed = true;
+  let changed = false;
+  if (slot.rmap.length !== 0) {
+    lock(LOCK_MMU);
+    if (mmu.policy.onProtect === 'eager' && !mmu.tdpMmu) slotSplitLarge(mmu, slot);
+    changed = walkWholeSlot(mmu, slot, startLevel, MAX_HUGEPAGE_LEVEL, protectHead);
+    unlock(LOCK_MMU);
+  }
+  if (mmu.tdpMmu) {
+    lock(LOCK_SHARED);
+    if (wrprotSlot(mmu, slot, startLevel)) changed = true;
+    unlock(LOCK_SHARED);
+  }
   return changed;
 }
 
@@ -48,7 +58,10 @@ export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: numbe
  * @kvm kvm_mmu_slot_try_split_huge_pages
  */
 export function slotTrySplitHugePages(mmu: Mmu, slot: MemSlot): void {
-  if (mmu.tdpMmu && mmu.eagerPageSplit) trySplitHugePages(mmu, slot, slot.baseGfn, slot.baseGfn + slot.npages, 1, true);
+  if (!mmu.tdpMmu || !mmu.eagerPageSplit) return;
+  lock(LOCK_SHARED);
+  trySplitHugePages(mmu, slot, slot.baseGfn, slot.baseGfn + slot.npages, 1, true);
+  unlock(LOCK_SHARED);
 }
 
 /**
@@ -122,9 +135,16 @@ function zapCollapsible(mmu: Mmu, slot: MemSlot, heads: Int32Array, at: number):
  * @kvm kvm_mmu_zap_collapsible_sptes
  */
 export function zapCollapsibleSptes(mmu: Mmu, slot: MemSlot): void {
-  if (walkWholeSlot(mmu, slot, 1, MAX_HUGEPAGE_LEVEL - 1, zapCollapsible))
-    flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
-  if (mmu.tdpMmu) tdpZapCollapsibleSptes(mmu, slot);
+  if (slot.rmap.length !== 0) {
+    lock(LOCK_MMU);
+    if (walkWholeSlot(mmu, slot, 1, MAX_HUGEPAGE_LEVEL - 1, zapCollapsible))
+      flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
+    unlock(LOCK_MMU);
+  }
+  if (!mmu.tdpMmu) return;
+  lock(LOCK_SHARED);
+  tdpZapCollapsibleSptes(mmu, slot);
+  unlock(LOCK_SHARED);
 }
 
 // ---- the eager policy ----------------------------------------------------------------------------------------------

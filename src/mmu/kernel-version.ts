@@ -10,6 +10,8 @@ export interface KernelVersion {
   readonly tdpZapLevels: readonly number[];
   /** Zapping an entry under the read lock tells of it, and goes below, when the freeze has ended (Linux 6.10). */
   readonly tdpTellsAfterFreeze: boolean;
+  /** Roots of the TDP MMU are made and given back holding mmu_lock for reading (Linux 6.9). */
+  readonly tdpRootsShared: boolean;
   /** High word of a frozen entry: an entry that is not present has bit 63 (Linux 6.10). */
   readonly frozenHi: number;
   /** The fast fault's tracepoint has all 64 bits of the error code. */
@@ -35,6 +37,7 @@ export const KERNEL_6_1: KernelVersion = {
   tdpLargeInTheWay: 'zap',
   tdpZapLevels: [3],
   tdpTellsAfterFreeze: false,
+  tdpRootsShared: false,
   frozenHi: 0,
   wideErrorCode: false,
   clearSplitsLastPage: false,
@@ -51,6 +54,7 @@ export const KERNEL_6_12: KernelVersion = {
   tdpLargeInTheWay: 'split',
   tdpZapLevels: [1, 2, 3],
   tdpTellsAfterFreeze: true,
+  tdpRootsShared: true,
   frozenHi: 1 << 31,
   wideErrorCode: true,
   clearSplitsLastPage: true,

@@ -1,5 +1,5 @@
 /** Identification, time, the interrupt flag, and what else is rare. */
-import { ACCESS_WRITE, EXIT_HALT, EXIT_HYPERCALL } from '../bus.ts';
+import { ACCESS_WRITE, EXIT_HALT, EXIT_HYPERCALL, EXIT_PAUSE } from '../bus.ts';
 import {
   CPL,
   CR0,
@@ -67,6 +67,13 @@ const sti: HelperFunction = (cpu) => {
 const hlt: HelperFunction = (cpu) => {
   if (cpu.state.get(CPL) !== 0) return generalProtection(cpu);
   cpu.exitReason = EXIT_HALT;
+  return LEAVE;
+};
+
+/** Somebody waits for another CPU. */
+const pause: HelperFunction = (cpu) => {
+  if (!cpu.exitsAtPause) return NEXT;
+  cpu.exitReason = EXIT_PAUSE;
   return LEAVE;
 };
 
@@ -198,6 +205,7 @@ export const MISC: Record<string, HelperFunction> = {
   cli,
   sti,
   hlt,
+  pause,
   hypercall,
   cpuid,
   rdtsc,

@@ -109,7 +109,7 @@ describe('penumbra run', () => {
     [['--memory', '1M'], /^penumbra: --memory 1M: 1048576 bytes of memory: it must be whole MiB, from 2 to 3072$/],
     [['--cpu', 'i386'], /^penumbra: --cpu i386: no CPU model "i386"; there are max, /],
     [['--cpu', 'max,+avx'], /^penumbra: --cpu max,\+avx: CPU feature "avx" is not built$/],
-    [['--cpus', '2'], /^penumbra: --cpus 2: there can be 1$/],
+    [['--cpus', '9'], /^penumbra: --cpus 9: there can be 1 to 8$/],
     [['--verify', '0'], /^penumbra: --verify takes a whole number above 0, not '0'$/],
     [['--paging', 'ept'], /--paging/],
     [['--policy', 'lazier'], /--policy/],

@@ -157,7 +157,7 @@ export class MemoryUnit {
     if (this.written !== 0) this.tellWritten();
     this.loadControls();
     for (let tries = 0; tries < MAX_TRIES; tries++) {
-      if (this.dirtyRing?.isSoftFull) this.leaveForRing(this.dirtyRing);
+      this.makeRoomInRing();
       if (vcpu.requests !== 0) this.serveRequests();
       if (vcpu.root.sp === 0) {
         const result = loadMmu(mmu, vcpu);
@@ -174,7 +174,10 @@ export class MemoryUnit {
     return this.fail(new Error(`KVM gets nowhere with the guest's access to ${hex(lo, hi)}`));
   }
 
-  private leaveForRing(ring: DirtyRing): void {
+  /** Lets user space empty the dirty ring if it is full but for its reserve. */
+  makeRoomInRing(): void {
+    const ring = this.dirtyRing;
+    if (ring === null || !ring.isSoftFull) return;
     if (this.mmu.trace.on) this.mmu.trace.emit(TP_DIRTY_RING_EXIT, ring.index);
     this.countExit();
     this.onRingFull();
