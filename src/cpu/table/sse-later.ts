@@ -1,5 +1,4 @@
 /** SSE3, SSSE3, SSE4.1 and SSE4.2, AES and PCLMULQDQ. Rare ones are functions of TypeScript (`vector/`). */
-import * as c from '../semantics/vector-moves.ts';
 import * as m from '../semantics/vector-more.ts';
 import * as v from '../semantics/vector.ts';
 import type { Semantics } from '../stage.ts';
