@@ -78,8 +78,8 @@ describe('the guest with several CPUs', () => {
       expect(check.rounds).toBeGreaterThan(10);
       expect(check.logged).toBeGreaterThan(check.rounds);
       expect(check.lost).toEqual([]);
-      if (ringBytes !== undefined)
-        for (const { unit } of pc.cpus) expect(unit.dirtyRing?.dirtyIndex).toBeGreaterThan(10);
+      // Each CPU that has a ring has used it.
+      expect(pc.cpus.filter(({ unit }) => unit.dirtyRing !== null && unit.dirtyRing.dirtyIndex <= 10)).toEqual([]);
     }
   });
 });
