@@ -13,14 +13,14 @@
  */
 import type { NetworkPort } from './dev/net/network-port.ts';
 import { HOST, hostMs, nextTurn } from './host-globals.ts';
-import type { Policy } from './mmu/policy.ts';
-import { POLICIES } from './mmu/policy.ts';
+import { type Policy, POLICIES, type PolicyName } from './mmu/policy.ts';
+import { findPreset, type PresetName } from './mmu/presets.ts';
 import { VcpuStats, VmStats } from './trace/stats.ts';
 import type { Tracer } from './trace/tracer.ts';
 import { bootPc } from './vm/machine/boot.ts';
 import { attachDevices, type AttachedDevices, type DeviceOptions } from './vm/machine/devices.ts';
 import { parseCpuModel } from './vm/machine/cpuid.ts';
-import { Pc, type PagingName, type PcEnd } from './vm/machine/pc.ts';
+import { Pc, type PagingName, type PcEnd, type PcOptions } from './vm/machine/pc.ts';
 import type { Vm } from './vm/vm.ts';
 
 export { BootError } from './vm/boot/boot-image.ts';
@@ -45,10 +45,10 @@ export interface MachineOptions extends DeviceOptions {
   /** Of several CPUs: instructions of a turn, and the seed of what turns differ by. */
   readonly quantum?: number;
   readonly seed?: number;
-  /** Nested paging by the rmap-based engine (`tdp`) if absent. */
+  /** If absent what `policy` names, or else nested paging by the rmap-based engine (`tdp`). */
   readonly paging?: PagingName;
-  /** A preset's name or a record; `lazy` if absent. */
-  readonly policy?: keyof typeof POLICIES | Policy;
+  /** A policy by name or as a record, or a kernel (`linux-6.12-tdp`): policy, engine and version. `lazy` if absent. */
+  readonly policy?: PolicyName | PresetName | Policy;
   /** The host's mappings of RAM: 1 (4 KiB), 2 (2 MiB, the default), 3 (1 GiB). */
   readonly hostLevel?: 1 | 2 | 3;
   readonly nxHugePages?: boolean;
@@ -166,6 +166,19 @@ export class MachineConsole {
   }
 }
 
+/** A kernel's name beside a paging that it doesn't have. */
+export class PolicyError extends Error {}
+
+function mmuOf({ paging, policy = 'lazy' }: MachineOptions): Pick<PcOptions, 'paging' | 'policy' | 'kernelVersion'> {
+  if (typeof policy !== 'string') return { paging: paging ?? 'tdp', policy };
+  const preset = findPreset(policy);
+  if (preset === undefined) return { paging: paging ?? 'tdp', policy: POLICIES[policy as PolicyName] };
+  const own = preset.tdpMmu ? 'tdp-mmu' : 'tdp';
+  const fits = paging === undefined || paging === own || (paging === 'shadow' && !preset.tdpMmu);
+  if (!fits) throw new PolicyError(`${policy} has ${own} paging, not ${paging}`);
+  return { paging: paging ?? own, policy: preset.policy, kernelVersion: preset.kernel };
+}
+
 export class Machine {
   readonly pc: Pc;
   readonly console: MachineConsole;
@@ -185,7 +198,8 @@ export class Machine {
   onSlice: (() => void) | null = null;
 
   private constructor(options: MachineOptions) {
-    const { paging = 'tdp', policy = 'lazy', hostLevel, nxHugePages, trace } = options;
+    const { hostLevel, nxHugePages, trace } = options;
+    const { paging, policy, kernelVersion } = mmuOf(options);
     this.console = new MachineConsole((bytes) => {
       (this.devices.terminal ?? this.pc.board.uart).receive(bytes);
       this.wake?.();
@@ -198,7 +212,8 @@ export class Machine {
       cpus: options.cpus,
       quantum: options.quantum,
       seed: options.seed,
-      policy: typeof policy === 'string' ? POLICIES[policy] : policy,
+      policy,
+      kernelVersion,
       console: this.console,
       epochS: options.epoch ?? Math.floor(Date.now() / 1000),
       hostLevel,
@@ -223,8 +238,8 @@ export class Machine {
   }
 
   /**
-   * Loads a kernel and starts the machine. Throws a BootError for an image that can't be booted, a CpuModelError or a
-   * RangeError for options that can't be had.
+   * Loads a kernel and starts the machine. Throws a BootError for an image that can't be booted, a CpuModelError, a
+   * PolicyError or a RangeError for options that can't be had.
    */
   // biome-ignore lint/suspicious/useAwait: what is wrong is to reject, not to throw.
   static async boot(options: MachineOptions): Promise<Machine> {

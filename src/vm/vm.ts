@@ -39,6 +39,7 @@ export { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
 export { KERNEL_6_1, KERNEL_6_12, type KernelVersion } from '../mmu/kernel-version.ts';
 export { type BugName, BUGS, type Bugs, withBugs } from '../mmu/bugs.ts';
 export { POLICIES, type Policy, type PolicyName } from '../mmu/policy.ts';
+export { findPreset, type Preset, type PresetName, PRESETS } from '../mmu/presets.ts';
 
 /** @kvm KVM_MIN_ALLOC_MMU_PAGES */
 const MIN_MMU_PAGES = 64;

@@ -60,6 +60,7 @@ const sti: HelperFunction = (cpu) => {
   if (state.get(FLAGS) & RFLAGS_IF) return NEXT;
   state.set(FLAGS, state.get(FLAGS) | RFLAGS_IF);
   state.set(SHADOW_ON, SHADOW_BEGINS);
+  cpu.shadowOfStack = false;
   return LEAVE;
 };
 

@@ -17,8 +17,10 @@ import {
   MAX_CPUS,
   type PagingName,
   type PcEnd,
+  PolicyError,
 } from '../../machine.ts';
 import { POLICIES, type PolicyName } from '../../mmu/policy.ts';
+import { PRESETS, type PresetName } from '../../mmu/presets.ts';
 import { DirtyLogCheck } from '../../vm/machine/dirty-log-check.ts';
 import { writeWhole } from '../atomic-file.ts';
 import { CliError, EXIT_OWN_ERROR } from '../cli-error.ts';
@@ -37,8 +39,8 @@ interface RunCommandOptions extends DeviceFlags {
   readonly quantum?: string;
   readonly seed?: string;
   readonly cpu: string;
-  readonly paging: PagingName;
-  readonly policy: PolicyName;
+  readonly paging?: PagingName;
+  readonly policy: PolicyName | PresetName;
   readonly hostPages: string;
   readonly realtime?: boolean;
   readonly dirtyLog?: boolean;
@@ -54,6 +56,8 @@ interface RunCommandOptions extends DeviceFlags {
 
 /** Bytes of the ring: 4096 entries. */
 const TRACKERS: Readonly<Record<string, number | undefined>> = { bitmap: undefined, ring: 65536 };
+const PAGINGS: readonly PagingName[] = ['tdp', 'tdp-mmu', 'shadow'];
+const POLICY_NAMES = [...Object.keys(POLICIES), ...PRESETS.map(({ name }) => name)];
 const TINY_GUEST = 'tiny';
 const HOST_LEVELS: Readonly<Record<string, 1 | 2 | 3>> = { '4k': 1, '2m': 2, '1g': 3 };
 
@@ -73,8 +77,14 @@ export function register(program: Command): void {
       "max, qemu64 or another of QEMU's, then changes: max,-smap,+pku,vendor=GenuineIntel",
       'max',
     )
-    .addOption(new Option('--paging <name>', "KVM's paging").choices(['tdp', 'tdp-mmu', 'shadow']).default('tdp'))
-    .addOption(new Option('--policy <name>', "the MMU's policy").choices(Object.keys(POLICIES)).default('lazy'))
+    .addOption(
+      new Option('--paging <name>', "KVM's paging; if absent the kernel's of --policy, or else tdp").choices(PAGINGS),
+    )
+    .addOption(
+      new Option('--policy <name>', "the MMU's policy, or a kernel: its policy, engine and version")
+        .choices(POLICY_NAMES)
+        .default('lazy'),
+    )
     .addOption(
       new Option('--host-pages <size>', "of the host's mappings").choices(Object.keys(HOST_LEVELS)).default('2m'),
     )
@@ -160,6 +170,7 @@ function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
   } catch (error) {
     if (error instanceof BootError) throw new CliError(`${options.kernel}: ${error.message}`);
     if (error instanceof CpuModelError) throw new CliError(`--cpu ${options.cpu}: ${error.message}`);
+    if (error instanceof PolicyError) throw new CliError(`--policy ${error.message}`);
     if (error instanceof RangeError) throw new CliError(`--memory ${options.memory}: ${error.message}`);
     throw error;
   }

@@ -16,6 +16,7 @@ import type { Cpu } from '../../cpu/cpu.ts';
 import { CPL, type Layout, layoutAt, layoutBeside, RAX } from '../../cpu/state.ts';
 import { FLAT_HVA, FlatHost } from '../../mem/flat-host.ts';
 import { writeGuest } from '../../mmu/guest-memory.ts';
+import type { KernelVersion } from '../../mmu/kernel-version.ts';
 import type { Policy } from '../../mmu/policy.ts';
 import type { Tracer } from '../../trace/tracer.ts';
 import { CAP_DIRTY_LOG_RING, Vm } from '../vm.ts';
@@ -41,6 +42,8 @@ export interface PcOptions {
   readonly quantum?: number;
   readonly seed?: number;
   readonly policy?: Policy;
+  /** Whose MMU it is; Linux 6.1's if absent. */
+  readonly kernelVersion?: KernelVersion;
   /** What the guest sends on its serial port. */
   readonly console: ByteSink;
   /** Time of day at power-on, UTC, in seconds since 1970. */
@@ -101,8 +104,9 @@ export class Pc {
     this.ramBytes = ramBytes;
     this.ram = new Uint8Array(memory.buffer, ramBase, ramBytes);
     const host = new FlatHost({ bytes: ramBytes, level: options.hostLevel ?? 2, contents: this.ram });
-    const { paging, policy, nxHugePages, trace } = options;
-    this.vm = new Vm({ host, npt: paging !== 'shadow', tdpMmu: paging === 'tdp-mmu', policy, nxHugePages, trace });
+    const { paging, policy, kernelVersion: kernel, nxHugePages, trace } = options;
+    const tdpMmu = paging === 'tdp-mmu';
+    this.vm = new Vm({ host, npt: paging !== 'shadow', tdpMmu, policy, kernel, nxHugePages, trace });
     if (options.ringBytes !== undefined) this.vm.enableCap(CAP_DIRTY_LOG_RING, options.ringBytes);
     this.setLogging(false);
     this.board = new Board({
