@@ -63,9 +63,10 @@ describe('the network of the host', () => {
     const { port } = server.address() as AddressInfo;
     server.close();
     await once(server, 'close');
-    const { events, until } = listener();
+    const { events, heard, until } = listener();
     new AllowedNetwork([`127.0.0.1:${port}`]).connect('127.0.0.1', port, events);
     await until('failed');
+    expect(heard).toEqual(['failed']);
   });
 
   it.each([

@@ -176,7 +176,7 @@ export class TcpConnection implements ConnectionEvents {
       return;
     }
     if (!this.isOpen) return;
-    if (segment.flags & SYN) return void this.sendSyn();
+    if (segment.flags & SYN) return this.sendSyn();
     if (!(segment.flags & ACK)) return;
     this.acknowledge(segment);
     if (this.isGone) return;
