@@ -12,6 +12,8 @@ export interface KernelVersion {
   readonly tdpTellsAfterFreeze: boolean;
   /** High word of a frozen entry: an entry that is not present has bit 63 (Linux 6.10). */
   readonly frozenHi: number;
+  /** EPT's present entries have the bit that suppresses #VE (Linux 6.10). */
+  readonly suppressVe: boolean;
   /** The fast fault's tracepoint has all 64 bits of the error code. */
   readonly wideErrorCode: boolean;
   /** CLEAR splits the last page's large leaf, too (Linux 6.8). */
@@ -36,6 +38,7 @@ export const KERNEL_6_1: KernelVersion = {
   tdpZapLevels: [3],
   tdpTellsAfterFreeze: false,
   frozenHi: 0,
+  suppressVe: false,
   wideErrorCode: false,
   clearSplitsLastPage: false,
   nxMarksEveryTable: false,
@@ -52,6 +55,7 @@ export const KERNEL_6_12: KernelVersion = {
   tdpZapLevels: [1, 2, 3],
   tdpTellsAfterFreeze: true,
   frozenHi: 1 << 31,
+  suppressVe: true,
   wideErrorCode: true,
   clearSplitsLastPage: true,
   nxMarksEveryTable: true,

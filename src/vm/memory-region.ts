@@ -10,7 +10,13 @@
  */
 import { checkU32, checkU64 } from '../base/argument.ts';
 import { EEXIST, EINVAL, ENOMEM, KvmError } from '../base/errno.ts';
-import { slotRemoveWriteAccess, slotTrySplitHugePages, zapCollapsibleSptes } from '../mmu/dirty-log.ts';
+import {
+  slotLeafClearDirty,
+  slotRemoveWriteAccess,
+  slotTrySplitHugePages,
+  updateCpuDirtyLogging,
+  zapCollapsibleSptes,
+} from '../mmu/dirty-log.ts';
 import { flushRemoteTlbsRange, type Mmu } from '../mmu/mmu.ts';
 import { changeMmuPages, zapAllFast } from '../mmu/page-zap.ts';
 import { RACE_BEFORE_FLUSH, race } from '../mmu/race.ts';
@@ -133,6 +139,7 @@ function createSlot(mmu: Mmu, slot: MemSlot): void {
   allocMetadata(mmu, slot);
   prepareBitmap(mmu, slot, null);
   swapSlots(mmu, null, slot);
+  if (slot.logsDirty) updateCpuDirtyLogging(mmu, true);
   mmu.nSlotPages += slot.npages;
   recalculateLimit(mmu);
 }
@@ -140,6 +147,7 @@ function createSlot(mmu: Mmu, slot: MemSlot): void {
 function deleteSlot(mmu: Mmu, old: MemSlot): void {
   const gone = invalidateSlot(mmu, old);
   swapSlots(mmu, gone, null);
+  if (old.logsDirty) updateCpuDirtyLogging(mmu, false);
   mmu.nSlotPages -= old.npages;
   recalculateLimit(mmu);
 }
@@ -155,6 +163,7 @@ function moveSlot(mmu: Mmu, old: MemSlot, baseGfn: number, flags: number): void 
   allocMetadata(mmu, slot);
   prepareBitmap(mmu, slot, old);
   swapSlots(mmu, gone, slot);
+  if (old.logsDirty !== slot.logsDirty) updateCpuDirtyLogging(mmu, slot.logsDirty);
 }
 
 function changeFlags(mmu: Mmu, old: MemSlot, flags: number): void {
@@ -166,6 +175,7 @@ function changeFlags(mmu: Mmu, old: MemSlot, flags: number): void {
 
 /** @kvm kvm_mmu_slot_apply_flags */
 function applyLogging(mmu: Mmu, old: MemSlot, slot: MemSlot): void {
+  if (old.logsDirty !== slot.logsDirty) updateCpuDirtyLogging(mmu, slot.logsDirty);
   if (slot.isReadonly || old.logsDirty === slot.logsDirty) return;
   if (!slot.logsDirty) {
     zapCollapsibleSptes(mmu, slot);
@@ -173,7 +183,9 @@ function applyLogging(mmu: Mmu, old: MemSlot, slot: MemSlot): void {
   }
   if (mmu.manualProtect && mmu.initiallySet) return;
   slotTrySplitHugePages(mmu, slot);
-  const changed = slotRemoveWriteAccess(mmu, slot, 1);
+  const logsByCpu = mmu.cpuDirtyLogSize !== 0;
+  if (logsByCpu) slotLeafClearDirty(mmu, slot);
+  const changed = slotRemoveWriteAccess(mmu, slot, logsByCpu ? 2 : 1);
   race(RACE_BEFORE_FLUSH);
   if (changed || !mmu.bugs.flushIfChanged) flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
 }
