@@ -4,7 +4,7 @@ import { toBigInt } from '../base/u64.ts';
 import { buildVm, entryAt, WRITE } from '../vm/testing/build-vm.ts';
 import { spteLo, spteWriteProtect } from './rmap.ts';
 import * as spte from './spte.ts';
-import { eptFormat, type SpteFormat, X86_64_FORMAT as F } from './spte-format.ts';
+import { X86_64_FORMAT as F } from './spte-format.ts';
 
 const { SPTE_A, SPTE_D, SPTE_HOST_WRITABLE, SPTE_MMU_PRESENT, SPTE_MMU_WRITABLE, SPTE_NX_HI, SPTE_P } = spte;
 const { SPTE_PSE, SPTE_U, SPTE_W } = spte;
