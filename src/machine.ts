@@ -23,7 +23,7 @@ import type { Vm } from './vm/vm.ts';
 
 export { BootError } from './vm/boot/boot-image.ts';
 export { CpuModelError } from './vm/machine/cpuid.ts';
-export type { PagingName, PcEnd } from './vm/machine/pc.ts';
+export { PAGINGS, type PagingName, type PcEnd } from './vm/machine/pc.ts';
 
 export interface MachineOptions {
   /** A bzImage, an ELF with a PVH entry, or a multiboot image. */
@@ -48,6 +48,8 @@ export interface MachineOptions {
   readonly realtime?: boolean;
   /** Bytes of each vCPU's dirty ring, in place of a bitmap: `pc.unit.onRingFull` must empty it. */
   readonly ringBytes?: number;
+  /** Page-modification logging: the CPU finds out what is written. Paging `ept` and `ept-tdp-mmu` only. */
+  readonly pml?: boolean;
   /** Start with the dirty log on. */
   readonly dirtyLog?: boolean;
   /** Time of day at power-on, UTC, seconds since 1970; the host's if absent. A fixed one makes runs repeatable. */
@@ -191,6 +193,7 @@ export class Machine {
       hostLevel,
       nxHugePages,
       ringBytes: options.ringBytes,
+      pml: options.pml,
       trace,
     });
     this.pc.waitsForClock = this.realtime;

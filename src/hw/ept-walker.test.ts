@@ -49,6 +49,8 @@ const MODES: readonly EptMode[] = [
   { ad: false, executeOnly: true },
 ];
 
+const flags = (...list: boolean[]): string => list.map((flag) => (flag ? '1' : '0')).join('');
+
 type Words = readonly [words: Int32Array, at: number];
 
 /** Tables of EPT for some frames, a guest's tables, and both parties over them. */
@@ -151,7 +153,9 @@ class Bench {
       !logged.includes(false);
     if (!same) {
       const entries = after.map((word, i) => `${hex64(before[i], 0)} want ${hex64(word, 0)} got ${hex64(now[i], 0)}`);
-      throw new Error(`${title()}\n  want ${want} log ${oraclePml.index}\n  got ${got} log ${pml.index}\n${entries.join('\n')}`);
+      throw new Error(
+        `${title()}\n  want ${want} log ${oraclePml.index}\n  got ${got} log ${pml.index}\n${entries.join('\n')}`,
+      );
     }
     pml.index = index;
     const kind = want.split(' ')[0];
@@ -165,7 +169,7 @@ class Bench {
       const result = translateEpt(this.eptInput(), toBigInt(lo, hi), kinds);
       if (result.kind === 'violation') return `violation ${result.qualification}`;
       if (result.kind !== 'ok') return result.kind;
-      return `ok ${result.pa >> 12n} ${result.level} ${[result.r, result.w, result.x, result.dirty]}`;
+      return `ok ${result.pa >> 12n} ${result.level} ${flags(result.r, result.w, result.x, result.dirty)}`;
     };
     const ours = (): string => {
       const { ept } = this;
@@ -174,7 +178,7 @@ class Bench {
       if (result === EPT_PML_FULL) return 'log full';
       if (result !== WALK_OK) return `violation ${result}`;
       const has = (bits: number): boolean => (ept.attr & bits) !== 0;
-      return `ok ${ept.pfn} ${ept.level} ${[has(ATTR_U), has(ATTR_W), !has(ATTR_NX), has(ATTR_D)]}`;
+      return `ok ${ept.pfn} ${ept.level} ${flags(has(ATTR_U), has(ATTR_W), !has(ATTR_NX), has(ATTR_D))}`;
     };
     this.both(oracle, ours, () => `${hex64(lo, hi)}, access ${access}, ${JSON.stringify(this.mode)}`);
   }
@@ -203,7 +207,8 @@ class Bench {
       if (result.kind === 'violation') return `violation ${result.gpa} ${result.qualification}`;
       if (result.kind !== 'ok') return `${result.kind} ${result.gpa}`;
       const { guest, ept } = result;
-      return `ok ${result.pa >> 12n} ${[guest.writable, guest.user, guest.executable, ept.r, ept.w, ept.x, ept.dirty]}`;
+      const rights = flags(guest.writable, guest.user, guest.executable, ept.r, ept.w, ept.x, ept.dirty);
+      return `ok ${result.pa >> 12n} ${rights}`;
     };
     const ours = (): string => {
       nested.nptRoot = this.root;
@@ -220,10 +225,14 @@ class Bench {
       }
       if (result !== WALK_OK) return `fault ${result}`;
       const has = (bits: number): boolean => (nested.attr & bits) !== 0;
-      const rights = [has(ATTR_W), has(ATTR_U), !has(ATTR_NX)];
-      return `ok ${nested.pfn} ${[...rights, !has(ATTR_HOST_NR), has(ATTR_HOST_W), !has(ATTR_HOST_NX), has(ATTR_HOST_D)]}`;
+      const host = flags(!has(ATTR_HOST_NR), has(ATTR_HOST_W), !has(ATTR_HOST_NX), has(ATTR_HOST_D));
+      return `ok ${nested.pfn} ${flags(has(ATTR_W), has(ATTR_U), !has(ATTR_NX))}${host}`;
     };
-    this.both(oracle, ours, () => `${paging} paging, ${access.name}, ${JSON.stringify(this.mode)}, [${names}]`);
+    this.both(
+      oracle,
+      ours,
+      () => `${paging} paging, ${access.name}, ${JSON.stringify(this.mode)}, [${names.join(' ')}]`,
+    );
   }
 }
 
@@ -245,32 +254,35 @@ const EXTRAS: readonly (readonly [number, number])[] = [
 const ALL_ACCESSES = [1, 2, 4, 3];
 
 describe.each(MODES)('a walk of EPT, %o', (mode) => {
-  it.each(mode.ad && mode.executeOnly ? [1, 2, 3, 4, 5] : [1, 2, 3])('does as the manual says for every entry of level %i', (level) => {
-    const bench = new Bench(mode, mode.executeOnly);
-    bench.levels = level === 5 ? 5 : 4;
-    const [words, at] = bench.entry(level, GPA_LO);
-    if (level > 1) bench.entry(1, GPA_LO);
-    const leaf = bench.entry(1, GPA_LO);
-    if (level > 1) leaf[0][leaf[1]] = (FINAL << 12) | OPEN | WB;
-    for (let l: number = bench.levels; l >= 1; l--) bench.watched.push(bench.entry(l, GPA_LO));
-    const [child, childHi] = level > 1 ? [words[at] & ~0xfff, words[at + 1]] : [FINAL << 12, 0];
-    for (let rwx = 0; rwx < 8; rwx++)
-      for (let mt = 0; mt < 8; mt++)
-        for (let flags = 0; flags < 16; flags++) {
-          const low = rwx | (mt << 3) | (flags & 1 ? IPAT : 0) | (flags & 2 ? PS : 0) | (flags & 4 ? A : 0);
-          for (const [lo, hi] of EXTRAS) {
-            const isLarge = level > 1 && level < 4 && (low & PS) !== 0;
-            if ((lo | hi) !== 0 && mt !== 0 && mt !== 6) continue;
-            // A table's frame stays: there is but one.
-            if (level > 1 && !isLarge && (lo >>> 12 !== 0 || hi === FRAME_BIT)) continue;
-            words[at] = low | (flags & 8 ? D : 0) | lo | (isLarge ? 0 : child);
-            words[at + 1] = hi | (isLarge ? 0 : childHi);
-            for (const access of ALL_ACCESSES) bench.compareEpt(GPA_LO, 0, access);
+  it.each(mode.ad && mode.executeOnly ? [1, 2, 3, 4, 5] : [1, 2, 3])(
+    'does as the manual says for every entry of level %i',
+    (level) => {
+      const bench = new Bench(mode, mode.executeOnly);
+      bench.levels = level === 5 ? 5 : 4;
+      const [words, at] = bench.entry(level, GPA_LO);
+      if (level > 1) bench.entry(1, GPA_LO);
+      const leaf = bench.entry(1, GPA_LO);
+      if (level > 1) leaf[0][leaf[1]] = (FINAL << 12) | OPEN | WB;
+      for (let l: number = bench.levels; l >= 1; l--) bench.watched.push(bench.entry(l, GPA_LO));
+      const [child, childHi] = level > 1 ? [words[at] & ~0xfff, words[at + 1]] : [FINAL << 12, 0];
+      for (let rwx = 0; rwx < 8; rwx++)
+        for (let mt = 0; mt < 8; mt++)
+          for (let flags = 0; flags < 16; flags++) {
+            const low = rwx | (mt << 3) | (flags & 1 ? IPAT : 0) | (flags & 2 ? PS : 0) | (flags & 4 ? A : 0);
+            for (const [lo, hi] of EXTRAS) {
+              const isLarge = level > 1 && level < 4 && (low & PS) !== 0;
+              if ((lo | hi) !== 0 && mt !== 0 && mt !== 6) continue;
+              // A table's frame stays: there is but one.
+              if (level > 1 && !isLarge && (lo >>> 12 !== 0 || hi === FRAME_BIT)) continue;
+              words[at] = low | (flags & 8 ? D : 0) | lo | (isLarge ? 0 : child);
+              words[at + 1] = hi | (isLarge ? 0 : childHi);
+              for (const access of ALL_ACCESSES) bench.compareEpt(GPA_LO, 0, access);
+            }
           }
-        }
-    const { outcomes } = bench;
-    for (const kind of ['ok', 'violation', 'misconfiguration']) expect(outcomes.get(kind)).toBeGreaterThan(100);
-  });
+      const { outcomes } = bench;
+      for (const kind of ['ok', 'violation', 'misconfiguration']) expect(outcomes.get(kind)).toBeGreaterThan(100);
+    },
+  );
 });
 
 describe('page-modification logging', () => {
@@ -310,7 +322,8 @@ function guestOf(bench: Bench, paging: number): { lo: number; slots: Words[]; fr
   const slots: Words[] = [];
   const frames: number[] = [];
   for (let level = paging, gfn = 1; level >= 1; level--, gfn++) {
-    const index = paging === PAGING_32 ? (level === 2 ? GPA_LO >>> 22 : (GPA_LO >>> 12) & 1023) : tableIndex(level, GPA_LO, 0);
+    const index =
+      paging === PAGING_32 ? (level === 2 ? GPA_LO >>> 22 : (GPA_LO >>> 12) & 1023) : tableIndex(level, GPA_LO, 0);
     slots.push([bench.memory.words, ((gfn + HOST) << 10) | (paging === PAGING_32 ? index : 2 * index)]);
     frames.push(level > 1 ? gfn + 1 : FINAL);
   }
@@ -359,7 +372,9 @@ describe.each([
     for (let i = 0; i < 600; i++) {
       bench.pml.enabled = mode.ad && random.chance(0.5);
       bench.pml.index = random.pick([511, 300, 1, 0, 0xffff]);
-      guest.slots.forEach((_, s) => put(s, random.chance(0.03) ? 0 : 1 | (random.int(256) & 0x66) | (random.chance(0.8) ? 6 : 0)));
+      guest.slots.forEach((_, s) =>
+        put(s, random.chance(0.03) ? 0 : 1 | (random.int(256) & 0x66) | (random.chance(0.8) ? 6 : 0)),
+      );
       for (const [words, at] of guest.ept) {
         const rwx = random.chance(0.8) ? OPEN : random.int(8);
         const mt = random.chance(0.05) ? random.int(8) << 3 : WB;

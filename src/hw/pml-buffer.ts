@@ -20,6 +20,10 @@ export class PmlBuffer {
   /** Guest-physical addresses of pages, low word first. */
   readonly words = new Int32Array(2 * PML_ENTRIES);
 
+  get isEmpty(): boolean {
+    return this.index === LAST;
+  }
+
   get isFull(): boolean {
     return this.index > LAST;
   }
@@ -32,7 +36,7 @@ export class PmlBuffer {
 
   /** Hands what was logged to `take`, the latest first, and empties the buffer. @kvm vmx_flush_pml_buffer */
   drain(take: (gpaLo: number, gpaHi: number) => void): void {
-    if (this.index === LAST) return;
+    if (this.isEmpty) return;
     for (let i = this.isFull ? 0 : this.index + 1; i < PML_ENTRIES; i++) take(this.words[2 * i], this.words[2 * i + 1]);
     this.index = LAST;
   }

@@ -18,7 +18,7 @@ import { MAX_HUGEPAGE_LEVEL, pagesPerLevel } from '../base/page.ts';
 import type { MemSlot } from '../mem/memslots.ts';
 import { getShadowPage, linkShadowPage } from './get-page.ts';
 import { maxMappingLevel } from './level.ts';
-import { flushRemoteTlbsRange, type Mmu, requestAll } from './mmu.ts';
+import { flushRemoteTlbsRange, kickAll, type Mmu, requestAll } from './mmu.ts';
 import { REQ_UPDATE_CPU_DIRTY_LOGGING } from './requests.ts';
 import { mmuSpteSet, rmapAdd, rmapClearDirty, rmapWriteProtect, spteHi, spteLo, zapOneRmapSpte } from './rmap.ts';
 import { childRole, isDirectRole } from './role.ts';
@@ -92,6 +92,11 @@ function cleanHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number): boo
 export function slotLeafClearDirty(mmu: Mmu, slot: MemSlot): void {
   walkWholeSlot(mmu, slot, 1, 1, cleanHead);
   if (mmu.tdpMmu) clearDirtySlot(mmu, slot);
+}
+
+/** Before the log is read, what CPUs have logged comes into it. @kvm kvm_arch_sync_dirty_log */
+export function syncDirtyLog(mmu: Mmu): void {
+  if (mmu.cpuDirtyLogSize !== 0) kickAll(mmu);
 }
 
 /**

@@ -75,7 +75,7 @@ export function fastPageFault(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number
       newLo |= SPTE_W;
       if (isGuardedLarge(mmu, fault, walk.level)) break;
     }
-    if (newLo === lo || !isAccessAllowed(format, fault, newLo, newHi)) break;
+    if (newLo === lo || (mmu.adDisabled && !isAccessAllowed(format, fault, newLo, newHi))) break;
     race(RACE_FAST_FAULT_CMPXCHG);
     if (fixSpte(mmu, fault, sptep, lo, hi, newLo, newHi)) {
       ret = RET_PF_FIXED;
@@ -107,7 +107,7 @@ function fixSpte(
   const words = mmu.arena.words;
   if (words[sptep << 1] !== lo || words[(sptep << 1) + 1] !== hi) return false;
   words[sptep << 1] = newLo;
-  words[(sptep << 1) + 1] = newHi;
+  if (newHi !== hi) words[(sptep << 1) + 1] = newHi;
   if (isWritable(newLo) && !isWritable(lo)) markPageDirty(fault.slot, dirtyGfn(mmu, fault, sptep));
   return true;
 }

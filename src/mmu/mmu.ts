@@ -69,6 +69,8 @@ export class Mmu {
   readonly bugs: Bugs;
   /** Of the entries that this MMU writes. */
   readonly format: SpteFormat;
+  /** What is used of EPT; null: tables are NPT's, or shadow tables. */
+  readonly ept: EptFeatures | null;
   /** The CPU keeps no A and D in them. @kvm kvm_ad_enabled */
   readonly adDisabled: boolean;
   /** Entries of the CPU's own log of dirty pages; 0: it has none. @kvm cpu_dirty_log_size */
@@ -136,6 +138,7 @@ export class Mmu {
     this.eagerPageSplit = config.eagerPageSplit ?? this.policy.onProtect === 'eager';
     this.nxHugePages = config.nxHugePages ?? false;
     const ept = config.tdp ? config.ept : undefined;
+    this.ept = ept ?? null;
     this.format = ept === undefined ? X86_64_FORMAT : eptFormat(ept, this.kernel.suppressVe);
     this.adDisabled = this.format.accessedLo === 0;
     this.cpuDirtyLogSize = ept !== undefined && ept.pml && ept.ad ? CPU_DIRTY_LOG_SIZE : 0;
@@ -166,6 +169,12 @@ export function vcpuSlot(mmu: Mmu, _vcpu: MmuVcpu, gfn: number): MemSlot | null 
 /** @kvm kvm_make_all_cpus_request */
 export function requestAll(mmu: Mmu, request: number): void {
   for (const vcpu of mmu.vcpus) vcpu.requests |= request;
+  if (mmu.cpuDirtyLogSize !== 0) kickAll(mmu);
+}
+
+/** Every vCPU leaves the guest; what its CPU has logged of dirty pages comes into the log with that. @kvm kvm_vcpu_kick */
+export function kickAll(mmu: Mmu): void {
+  for (const vcpu of mmu.vcpus) vcpu.port.kick();
 }
 
 /**

@@ -16,7 +16,13 @@ const LEAF = SPTE_P | SPTE_MMU_PRESENT;
 function build(level: number): { mmu: Mmu; vcpu: MmuVcpu; tables: number[]; set: Setter } {
   const mmu = new Mmu({ host: new FlatHost({ bytes: 4096, level: 1 }), trace: new Tracer(), tdp: true });
   const nothing = (): void => {};
-  const port = { queuePageFault: nothing, refreshPdptrs: nothing, flushTlbGva: nothing, flushTlbCurrent: nothing };
+  const port = {
+    queuePageFault: nothing,
+    refreshPdptrs: nothing,
+    flushTlbGva: nothing,
+    flushTlbCurrent: nothing,
+    kick: nothing,
+  };
   const vcpu = new MmuVcpu(0, new CpuState(), port);
   vcpu.rootRole = level;
   const tables = Array.from({ length: 6 }, () => mmu.arena.alloc());

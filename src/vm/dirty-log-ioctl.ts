@@ -8,7 +8,7 @@
  */
 import { checkU32, checkU64 } from '../base/argument.ts';
 import { EFAULT, EINVAL, ENOENT, ENXIO, KvmError } from '../base/errno.ts';
-import { enableLogDirtyMasked } from '../mmu/dirty-log.ts';
+import { enableLogDirtyMasked, syncDirtyLog } from '../mmu/dirty-log.ts';
 import { flushRemoteTlbsRange, type Mmu } from '../mmu/mmu.ts';
 import { ADDRESS_SPACES, type MemSlot } from '../mem/memslots.ts';
 import { USER_MEM_SLOTS } from './capabilities.ts';
@@ -36,6 +36,7 @@ export function getDirtyLog(mmu: Mmu, slotArgument: number): Int32Array {
   refuseWithRings(mmu);
   checkSlot(slotArgument);
   const slot = logOf(mmu, slotArgument);
+  syncDirtyLog(mmu);
   const bitmap = slot.dirtyBitmap!;
   const copy = bitmap.slice();
   if (mmu.manualProtect) return copy;
@@ -78,6 +79,7 @@ export function clearDirtyLog(
     throw new KvmError(EINVAL, `pages ${first} to ${first + numPages} of ${slot.npages}`);
   const words = 2 * Math.ceil(numPages / 64);
   if (wanted.length < words) throw new KvmError(EFAULT, `a bitmap of ${wanted.length} words, not ${words}`);
+  syncDirtyLog(mmu);
   const bitmap = slot.dirtyBitmap!;
   let flush = false;
   for (let i = 0; i < words; i += 2) {

@@ -9,7 +9,15 @@ import { existsSync, readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import { ftraceText } from '../../formats/ftrace.ts';
-import { BootError, CpuModelError, Machine, type MachineStats, type PagingName, type PcEnd } from '../../machine.ts';
+import {
+  BootError,
+  CpuModelError,
+  Machine,
+  type MachineStats,
+  PAGINGS,
+  type PagingName,
+  type PcEnd,
+} from '../../machine.ts';
 import { POLICIES, type PolicyName } from '../../mmu/policy.ts';
 import { DirtyLogCheck } from '../../vm/machine/dirty-log-check.ts';
 import { writeWhole } from '../atomic-file.ts';
@@ -41,8 +49,15 @@ interface RunCommandOptions {
   readonly json?: boolean;
 }
 
-/** Bytes of the ring: 4096 entries. */
-const TRACKERS: Readonly<Record<string, number | undefined>> = { bitmap: undefined, ring: 65536 };
+/** 4096 entries. */
+const RING_BYTES = 65536;
+/** What a dirty log is made of: by write protection or by the CPU, in a bitmap or a ring. */
+const TRACKERS: Readonly<Record<string, { readonly ringBytes?: number; readonly pml?: boolean }>> = {
+  bitmap: {},
+  ring: { ringBytes: RING_BYTES },
+  pml: { pml: true },
+  'pml-ring': { ringBytes: RING_BYTES, pml: true },
+};
 const TINY_GUEST = 'tiny';
 const HOST_LEVELS: Readonly<Record<string, 1 | 2 | 3>> = { '4k': 1, '2m': 2, '1g': 3 };
 
@@ -60,7 +75,7 @@ export function register(program: Command): void {
       "max, qemu64 or another of QEMU's, then changes: max,-smap,+pku,vendor=GenuineIntel",
       'max',
     )
-    .addOption(new Option('--paging <name>', "KVM's paging").choices(['tdp', 'tdp-mmu', 'shadow']).default('tdp'))
+    .addOption(new Option('--paging <name>', "KVM's paging").choices(Object.keys(PAGINGS)).default('tdp'))
     .addOption(new Option('--policy <name>', "the MMU's policy").choices(Object.keys(POLICIES)).default('lazy'))
     .addOption(
       new Option('--host-pages <size>', "of the host's mappings").choices(Object.keys(HOST_LEVELS)).default('2m'),
@@ -81,8 +96,11 @@ export function register(program: Command): void {
 }
 
 async function run(options: RunCommandOptions): Promise<void> {
-  if (options.tracker === 'ring' && options.dirtyLog === true && options.checkLog === undefined)
-    throw new CliError('--tracker ring needs someone who empties the ring: --check-log');
+  const { ringBytes, pml } = TRACKERS[options.tracker];
+  if (pml === true && PAGINGS[options.paging].ept?.ad !== true)
+    throw new CliError(`--tracker ${options.tracker} needs a CPU that logs writes: --paging ept or ept-tdp-mmu`);
+  if (ringBytes !== undefined && options.dirtyLog === true && options.checkLog === undefined)
+    throw new CliError(`--tracker ${options.tracker} needs someone who empties the ring: --check-log`);
   const clerk = options.trace === undefined ? null : new TraceClerk(basename(options.kernel));
   const machine = load(options, clerk);
   clerk?.attach(machine.pc);
@@ -119,7 +137,7 @@ function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
       hostLevel: HOST_LEVELS[options.hostPages],
       realtime: options.realtime,
       dirtyLog: options.dirtyLog,
-      ringBytes: TRACKERS[options.tracker],
+      ...TRACKERS[options.tracker],
       epoch: options.epoch === undefined ? undefined : wholeNumber('--epoch', options.epoch),
       trace: clerk?.tracer,
     });

@@ -42,8 +42,21 @@ import { MemoryUnit } from './memory-unit.ts';
 import { Msrs } from './msrs.ts';
 import { describeRegisters } from './registers.ts';
 
-/** `tdp`: nested paging by the rmap-based engine; `tdp-mmu`: by the TDP MMU. */
-export type PagingName = 'tdp' | 'tdp-mmu' | 'shadow';
+/**
+ * `tdp`: nested paging (AMD's NPT) by the rmap-based engine; `tdp-mmu`: by the TDP MMU. `ept`, `ept-tdp-mmu`: the same in
+ * Intel's format, with A and D; `ept-no-ad`, `ept-no-ad-tdp-mmu`: without. `shadow`: shadow paging.
+ */
+export const PAGINGS = {
+  tdp: { npt: true, tdpMmu: false, ept: null },
+  'tdp-mmu': { npt: true, tdpMmu: true, ept: null },
+  ept: { npt: true, tdpMmu: false, ept: { ad: true, executeOnly: true } },
+  'ept-tdp-mmu': { npt: true, tdpMmu: true, ept: { ad: true, executeOnly: true } },
+  'ept-no-ad': { npt: true, tdpMmu: false, ept: { ad: false, executeOnly: true } },
+  'ept-no-ad-tdp-mmu': { npt: true, tdpMmu: true, ept: { ad: false, executeOnly: true } },
+  shadow: { npt: false, tdpMmu: false, ept: null },
+} as const;
+
+export type PagingName = keyof typeof PAGINGS;
 
 export interface PcOptions {
   /** RAM, whole MiB. */
@@ -58,6 +71,8 @@ export interface PcOptions {
   /** Of the host's mappings of RAM: 1 (4 KiB), 2 (2 MiB), 3 (1 GiB). */
   readonly hostLevel?: 1 | 2 | 3;
   readonly nxHugePages?: boolean;
+  /** Page-modification logging: the CPU itself finds out what is written. EPT with A and D only. */
+  readonly pml?: boolean;
   /** Bytes of the dirty ring; a bitmap if absent. */
   readonly ringBytes?: number;
   readonly trace?: Tracer;
@@ -120,7 +135,18 @@ export class Pc implements Bus {
     this.ram = new Uint8Array(memory.buffer, ramBase, ramBytes);
     const host = new FlatHost({ bytes: ramBytes, level: options.hostLevel ?? 2, contents: this.ram });
     const { paging, policy, nxHugePages, trace } = options;
-    this.vm = new Vm({ host, npt: paging !== 'shadow', tdpMmu: paging === 'tdp-mmu', policy, nxHugePages, trace });
+    const { npt, tdpMmu, ept } = PAGINGS[paging];
+    const pml = options.pml === true;
+    if (pml && ept?.ad !== true) throw new RangeError(`${paging} has no page-modification logging`);
+    this.vm = new Vm({
+      host,
+      npt,
+      tdpMmu,
+      ept: ept === null ? undefined : { ...ept, pml },
+      policy,
+      nxHugePages,
+      trace,
+    });
     if (options.ringBytes !== undefined) this.vm.enableCap(CAP_DIRTY_LOG_RING, options.ringBytes);
     this.setLogging(false);
     this.unit = new MemoryUnit(this.vm.mmu, 0, ramBase);
@@ -169,6 +195,8 @@ export class Pc implements Bus {
       const exit = cpu.run(budget);
       left -= cpu.retired - before;
       unit.tellWritten();
+      // Whatever ended the run, the CPU has left the guest.
+      unit.flushPml();
       board.clock.advanceTo(this.now());
       this.handle(exit);
       if (exit === EXIT_HALT && this.end === null) {

@@ -44,6 +44,7 @@ export function makePc(
     megabytes?: number;
     hostLevel?: 1 | 2;
     ringBytes?: number;
+    pml?: boolean;
   } = {},
 ): TestPc {
   const { paging = 'tdp', policy = 'lazy', cpu = 'max', megabytes = 16, hostLevel } = options;
@@ -62,6 +63,7 @@ export function makePc(
     },
     hostLevel,
     ringBytes: options.ringBytes,
+    pml: options.pml,
     trace,
   });
   bootPc(pc, { kernel, cmdline: '' });
