@@ -57,11 +57,21 @@ export function differences(marks, expected) {
   return lines;
 }
 
-/** Ends the script if the guests have not been built. @param {string} kernel generic or cloud */
+/** The kernels that there are guests of, by the script that makes them. @type {Record<string, string>} */
+export const KERNEL_MAKERS = {
+  generic: 'build-debian.sh',
+  cloud: 'build-debian.sh',
+  i386: 'build-debian-others.sh',
+  'i386-pae': 'build-debian-others.sh',
+  6.12: 'build-debian-others.sh',
+};
+
+/** Ends the script if the guests have not been built. @param {string} kernel one of KERNEL_MAKERS */
 export function imagesOf(kernel) {
-  const images = { kernel: join(IMAGES, kernel, 'bzImage'), initrd: join(IMAGES, 'bench.cpio.gz') };
+  const initrd = kernel.startsWith('i386') ? 'bench-i386.cpio.gz' : 'bench.cpio.gz';
+  const images = { kernel: join(IMAGES, kernel, 'bzImage'), initrd: join(IMAGES, initrd) };
   for (const path of Object.values(images)) {
-    if (!existsSync(path)) refuse(`no ${path}: bash guests/build-debian.sh makes it`);
+    if (!existsSync(path)) refuse(`no ${path}: bash guests/${KERNEL_MAKERS[kernel]} makes it`);
   }
   return images;
 }

@@ -1,22 +1,23 @@
 /**
  * Boots Debian's kernels into the benchmark guest and compares what its 25 benchmarks compute with QEMU's results, to the power-off.
  *
- *   npm run test:boot [-- --kernel generic,cloud] [--paging tdp,shadow] [--policy lazy,zap] [--scale 0.1] [--json]
+ *   npm run test:boot [-- --kernel generic,cloud,i386,i386-pae,6.12] [--paging tdp,shadow] [--policy lazy,zap] [--scale 0.1] [--json]
  *                        [--timeout SECONDS] [--memory 512M] [--cpus N] [--driver penumbra|qemu] [--logs FOLDER]
  *                        [--check-log N] [--verify N]
  *
  * `--check-log N` keeps the dirty log on and compares it with memory every N million instructions; `--verify N` checks all invariants
  * of the MMU every N exits. `--scale 1` is all of the work (20 seconds in QEMU); the busybox benchmarks are always whole. Needs the images of
- * `guests/build-debian.sh`. Exit status 0: all boots went well; 1: some did not; 2: bad input, no images.
+ * `guests/build-debian.sh`; `i386`, `i386-pae` and `6.12`, which run only when named, those of `guests/build-debian-others.sh`.
+ * Exit status 0: all boots went well; 1: some did not; 2: bad input, no images.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { appendOf, differences, imagesOf, readMarks, readReference } from './bench-guest-marks.mjs';
+import { appendOf, differences, imagesOf, KERNEL_MAKERS, readMarks, readReference } from './bench-guest-marks.mjs';
 import { DRIVERS, refuse, runGuest, table } from './guest-run.mjs';
 import { setupOrExit } from './setup.mjs';
 
-const KERNELS = ['generic', 'cloud'];
+const KERNELS = Object.keys(KERNEL_MAKERS);
 const PAGINGS = ['tdp', 'shadow'];
 const POLICIES = ['lazy', 'zap'];
 
@@ -107,7 +108,7 @@ function parseOptions() {
   try {
     return parseArgs({
       options: {
-        kernel: { type: 'string', default: KERNELS.join(',') },
+        kernel: { type: 'string', default: 'generic,cloud' },
         paging: { type: 'string', default: PAGINGS.join(',') },
         policy: { type: 'string', default: POLICIES.join(',') },
         scale: { type: 'string', default: '0.1' },

@@ -9,4 +9,5 @@ export {
   type MachineStats,
   type PagingName,
   type PcEnd,
+  PolicyError,
 } from './machine.ts';

@@ -12,20 +12,21 @@
  * host nothing.
  */
 import { HOST, hostMs, nextTurn } from './host-globals.ts';
-import type { Policy } from './mmu/policy.ts';
-import { POLICIES } from './mmu/policy.ts';
+import { type Policy, POLICIES, type PolicyName } from './mmu/policy.ts';
+import { findPreset, type PresetName } from './mmu/presets.ts';
 import { VcpuStats, VmStats } from './trace/stats.ts';
 import type { Tracer } from './trace/tracer.ts';
 import { bootPc } from './vm/machine/boot.ts';
+import { attachDevices, type AttachedDevices, type DeviceOptions } from './vm/machine/devices.ts';
 import { parseCpuModel } from './vm/machine/cpuid.ts';
-import { Pc, type PagingName, type PcEnd } from './vm/machine/pc.ts';
+import { PAGINGS, Pc, type PagingName, type PcEnd, type PcOptions } from './vm/machine/pc.ts';
 import type { Vm } from './vm/vm.ts';
 
 export { BootError } from './vm/boot/boot-image.ts';
 export { CpuModelError } from './vm/machine/cpuid.ts';
-export { PAGINGS, type PagingName, type PcEnd } from './vm/machine/pc.ts';
+export { MAX_CPUS, PAGINGS, type PagingName, type PcEnd } from './vm/machine/pc.ts';
 
-export interface MachineOptions {
+export interface MachineOptions extends DeviceOptions {
   /** A bzImage, an ELF with a PVH entry, or a multiboot image. */
   readonly kernel: Uint8Array;
   readonly initrd?: Uint8Array;
@@ -37,16 +38,21 @@ export interface MachineOptions {
   readonly memory?: number;
   /** MODEL[,+feature][,-feature][,vendor=NAME]; `max` if absent. */
   readonly cpu?: string;
-  /** Nested paging by the rmap-based engine (`tdp`) if absent. */
+  /** How many CPUs, 1 to 8; one if absent. They take turns in one thread. */
+  readonly cpus?: number;
+  /** Of several CPUs: instructions of a turn, and the seed of what turns differ by. */
+  readonly quantum?: number;
+  readonly seed?: number;
+  /** If absent what `policy` names, or else nested paging by the rmap-based engine (`tdp`). */
   readonly paging?: PagingName;
-  /** A preset's name or a record; `lazy` if absent. */
-  readonly policy?: keyof typeof POLICIES | Policy;
+  /** A policy by name or as a record, or a kernel (`linux-6.12-tdp`): policy, engine and version. `lazy` if absent. */
+  readonly policy?: PolicyName | PresetName | Policy;
   /** The host's mappings of RAM: 1 (4 KiB), 2 (2 MiB, the default), 3 (1 GiB). */
   readonly hostLevel?: 1 | 2 | 3;
   readonly nxHugePages?: boolean;
   /** Follow the host's clock. */
   readonly realtime?: boolean;
-  /** Bytes of each vCPU's dirty ring, in place of a bitmap: `pc.unit.onRingFull` must empty it. */
+  /** Bytes of each vCPU's dirty ring, in place of a bitmap: each `unit.onRingFull` must empty it. */
   readonly ringBytes?: number;
   /** Page-modification logging: the CPU finds out what is written. Paging `ept` and `ept-tdp-mmu` only. */
   readonly pml?: boolean;
@@ -160,9 +166,23 @@ export class MachineConsole {
   }
 }
 
+/** A kernel's name beside a paging that it doesn't have. */
+export class PolicyError extends Error {}
+
+function mmuOf({ paging, policy = 'lazy' }: MachineOptions): Pick<PcOptions, 'paging' | 'policy' | 'kernelVersion'> {
+  if (typeof policy !== 'string') return { paging: paging ?? 'tdp', policy };
+  const preset = findPreset(policy);
+  if (preset === undefined) return { paging: paging ?? 'tdp', policy: POLICIES[policy as PolicyName] };
+  const own = preset.tdpMmu ? 'tdp-mmu' : 'tdp';
+  const fits = paging === undefined || PAGINGS[paging].tdpMmu === preset.tdpMmu;
+  if (!fits) throw new PolicyError(`${policy} has ${own} paging, not ${paging}`);
+  return { paging: paging ?? own, policy: preset.policy, kernelVersion: preset.kernel };
+}
+
 export class Machine {
   readonly pc: Pc;
   readonly console: MachineConsole;
+  readonly devices: AttachedDevices;
   /** Resolves when the machine has ended, with how. */
   readonly ended: Promise<PcEnd>;
   private readonly realtime: boolean;
@@ -177,9 +197,10 @@ export class Machine {
   onSlice: (() => void) | null = null;
 
   private constructor(options: MachineOptions) {
-    const { paging = 'tdp', policy = 'lazy', hostLevel, nxHugePages, trace } = options;
+    const { hostLevel, nxHugePages, trace } = options;
+    const { paging, policy, kernelVersion } = mmuOf(options);
     this.console = new MachineConsole((bytes) => {
-      this.pc.board.uart.receive(bytes);
+      (this.devices.terminal ?? this.pc.board.uart).receive(bytes);
       this.wake?.();
     });
     this.realtime = options.realtime ?? false;
@@ -187,7 +208,11 @@ export class Machine {
       ramBytes: options.memory ?? 512 * 2 ** 20,
       cpu: parseCpuModel(options.cpu ?? 'max', paging !== 'shadow'),
       paging,
-      policy: typeof policy === 'string' ? POLICIES[policy] : policy,
+      cpus: options.cpus,
+      quantum: options.quantum,
+      seed: options.seed,
+      policy,
+      kernelVersion,
       console: this.console,
       epochS: options.epoch ?? Math.floor(Date.now() / 1000),
       hostLevel,
@@ -197,6 +222,7 @@ export class Machine {
       trace,
     });
     this.pc.waitsForClock = this.realtime;
+    this.devices = attachDevices(this.pc, options, this.console);
     bootPc(this.pc, {
       kernel: options.kernel,
       initrd: options.initrd,
@@ -210,8 +236,8 @@ export class Machine {
   }
 
   /**
-   * Loads a kernel and starts the machine. Throws a BootError for an image that can't be booted, a CpuModelError or a
-   * RangeError for options that can't be had.
+   * Loads a kernel and starts the machine. Throws a BootError for an image that can't be booted, a CpuModelError, a
+   * PolicyError or a RangeError for options that can't be had.
    */
   // biome-ignore lint/suspicious/useAwait: what is wrong is to reject, not to throw.
   static async boot(options: MachineOptions): Promise<Machine> {
@@ -236,7 +262,7 @@ export class Machine {
       instructions: pc.instructions,
       ns: pc.board.clock.now,
       vm: Object.assign(new VmStats(), pc.vm.stats),
-      vcpus: [Object.assign(new VcpuStats(), pc.unit.vcpu.stats)],
+      vcpus: pc.cpus.map(({ unit }) => Object.assign(new VcpuStats(), unit.vcpu.stats)),
     };
   }
 

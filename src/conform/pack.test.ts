@@ -33,6 +33,9 @@ describe('a pack', () => {
     ['a line that broke off', text.slice(0, 1000),                         /^p: is damaged: no JSON at character \d+$/],
     ['half a recording',      text.slice(0, text.indexOf('{"n":5')),       'p: is cut off: 1 recordings, not 90'],
     ['half of them',          text.slice(0, text.indexOf('{"name":"lazy')), /^p: is cut off: \d+ recordings, not 90$/],
+    ['a way to elsewhere',    text.replace('"name":"dirty-4k.B"', '"name":"../dirty-4k.B"'), `p: a recording's name is no file name: "../dirty-4k.B"`],
+    ['nameless',              text.replace('"name":"dirty-4k.B"', '"name":"\\u0000"'),      'p: a recording\'s name is no file name: "\\u0000"'],
+    ['one name twice',        text.replace('"name":"dirty-4k.B"', '"name":"dirty-4k.A"'),    'p: has two recordings named dirty-4k.A'],
   ])('is refused if it is %s', (_what, damaged, message) => {
     expect(() => readPack(damaged, 'p')).toThrow(RecordingError);
     expect(() => readPack(damaged, 'p')).toThrow(message);

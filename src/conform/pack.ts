@@ -15,6 +15,9 @@
 import { JsonCheck, RecordingError } from './json-check.ts';
 import { assembleRecording, type Mode, type Recording } from './recording.ts';
 
+/** A recording's name becomes a file's (`conformance --write`), so it is one, and nothing that leads elsewhere. */
+const NAME = /^\w[\w.+-]{0,200}$/;
+
 export interface PackedRecording {
   /** NAME.MODE, unique within the pack. */
   readonly name: string;
@@ -36,10 +39,16 @@ export function readPack(text: string, file: string): PackedRecording[] {
   if (header['pack'] !== 1) throw new RecordingError(`${file}: is not a pack of recordings that this version reads`);
   const recordings: PackedRecording[] = [];
   const settings = new Map<string, readonly string[]>();
+  const names = new Set<string>();
   let at = first.end;
   while (at < text.length) {
     const line = readLine(text, at, file);
     const { recording, chars } = readHeadLine(check, line.value, settings, text, line.end, file);
+    const { name } = recording;
+    if (!NAME.test(name))
+      throw new RecordingError(`${file}: a recording's name is no file name: ${JSON.stringify(name)}`);
+    if (names.has(name)) throw new RecordingError(`${file}: has two recordings named ${name}`);
+    names.add(name);
     recordings.push(recording);
     at = line.end + chars;
   }

@@ -51,6 +51,9 @@ export const EXIT_HYPERCALL = 4;
 /** Something that this CPU doesn't do. `Cpu.unsupported` says what. */
 export const EXIT_UNSUPPORTED = 5;
 
+/** PAUSE, if `Cpu.exitsAtPause`: RIP is behind it. */
+export const EXIT_PAUSE = 7;
+
 /** `Cpu.interceptException` took an exception: `Cpu.intercepted` has it, RIP is where it would be delivered. */
 export const EXIT_EXCEPTION = 6;
 

@@ -5,6 +5,8 @@
  * A page with records is a *code page*: its write tags are withheld, and a write makes all its records stale. They stay
  * where they are until the whole cache is dropped, so the one that is executing can finish; its successors look their
  * address up again.
+ *
+ * The CPUs of a machine share one cache: what one decodes the others needn't, and what one writes is stale for all.
  */
 import { type Decoder, DECODE_MODES as MODES, NEED_MORE, TOO_LONG } from './decoder.ts';
 import { H_CHAIN, H_CHAIN_LINK, H_GUARD, H_HELPER, H_STALE, H_STOP } from './forms.ts';
@@ -24,7 +26,7 @@ export class CodeCache {
   readonly #owners: Int32Array;
   readonly #hasCode: Uint8Array;
   readonly #tooLongHelper: number;
-  readonly #changed: (host: number, has: boolean) => void;
+  readonly #listeners: ((host: number, has: boolean) => void)[] = [];
   readonly #copy = new Uint8Array(32);
   #mapCount = 0;
   #next: number;
@@ -34,14 +36,7 @@ export class CodeCache {
   /** Instructions decoded. */
   decoded = 0;
 
-  /** `changed` is called when a page becomes a code page, or no longer is one. */
-  constructor(
-    buffer: ArrayBuffer,
-    layout: Layout,
-    decoder: Decoder,
-    tooLongHelper: number,
-    changed: (host: number, has: boolean) => void,
-  ) {
+  constructor(buffer: ArrayBuffer, layout: Layout, decoder: Decoder, tooLongHelper: number) {
     this.#layout = layout;
     this.#decoder = decoder;
     this.#bytes = new Uint8Array(buffer);
@@ -53,7 +48,15 @@ export class CodeCache {
     this.#hasCode = new Uint8Array(pages);
     this.#next = layout.records;
     this.#tooLongHelper = tooLongHelper;
-    this.#changed = changed;
+  }
+
+  /** `changed` is called when a page becomes a code page, or no longer is one. */
+  onChange(changed: (host: number, has: boolean) => void): void {
+    this.#listeners.push(changed);
+  }
+
+  #changed(host: number, has: boolean): void {
+    for (const changed of this.#listeners) changed(host, has);
   }
 
   isCode(host: number): boolean {
@@ -229,7 +232,7 @@ export class CodeCache {
     this.#words[(map + MAP_GENERATION) >>> 2] = this.#generation++;
   }
 
-  /** Forgets all records and maps. The caller flushes the fetch TLB: it sees `drops` change. */
+  /** Forgets all records and maps. Every CPU flushes its fetch TLB: it sees `drops` change. */
   drop(): void {
     this.drops++;
     for (let i = 0; i < this.#mapCount; i++) {

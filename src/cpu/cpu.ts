@@ -4,6 +4,7 @@
  * Between two calls of `run` the state is exact: registers, flags and LINEAR_RIP are those at an instruction's boundary.
  */
 import { type Bus, EXIT_BUDGET, EXIT_BUS, EXIT_EXCEPTION, EXIT_HALT, EXIT_UNSUPPORTED } from './bus.ts';
+import type { Breakpoints } from './breakpoints.ts';
 import { BulkStrings } from './bulk-strings.ts';
 import { CodeCache } from './code-cache.ts';
 import { CodeFinder } from './code-finder.ts';
@@ -22,7 +23,12 @@ import { R_NEXT, R_OFFSET, R_SUB, RECORD_BYTES } from './record.ts';
 import { resetState } from './reset.ts';
 import { divide } from './slow-arithmetic.ts';
 import {
+  CANONICAL_HALF,
+  CHECKED,
+  CHECKED_SEGMENT_SHIFT,
+  CODE_MASK,
   CPL,
+  CR4,
   CS_BASE,
   DR6,
   EXECUTED,
@@ -42,6 +48,7 @@ import {
   RIP_PAGE,
   SEGMENT_ATTRIBUTES,
   SEGMENT_BYTES,
+  SEGMENT_LIMIT,
   SEGMENTS,
   SHADOW_AT,
   SHADOW_BEGINS,
@@ -57,11 +64,16 @@ import { SoftTlb } from './tlb.ts';
 
 const RFLAGS_TF = 1 << 8;
 const RFLAGS_IF = 1 << 9;
+const RFLAGS_RF = 1 << 16;
 const VECTOR_DB = 1;
 const VECTOR_NMI = 2;
+const DR6_HITS = 15;
 const DR6_BS = 1 << 14;
+const DR6_BT = 1 << 15;
 const DESCRIPTOR_BIG = 1 << 22;
 const STACK_ATTRIBUTES = SEGMENTS + SS * SEGMENT_BYTES + SEGMENT_ATTRIBUTES;
+const CR4_LA57 = 1 << 12;
+const CHECKED_BITS = CHECKED | (7 << CHECKED_SEGMENT_SHIFT);
 /** Longest run of generated code: V8 does not swap a function for its optimised version while it runs. */
 const SLICE = 200_000;
 
@@ -75,24 +87,37 @@ export class Cpu {
   readonly #run: (record: number) => void;
   readonly #helpers: readonly HelperFunction[];
   readonly #stepRecord: number;
-  readonly #decoder: Decoder;
+  readonly decoder: Decoder;
   readonly #finder: CodeFinder;
   readonly #clock: InstructionClock;
   readonly #events = new PendingEvents();
+  #sharers = 1;
+  #sharedFrom = 0;
   /** What the pending exception is, if it isn't an ordinary fault. */
   #pendingKind: EventKind = 'fault';
+  /** The event or instruction of the moment has switched tasks: it can't be done again. */
+  taskSwitched = false;
+  /** The interrupt shadow is that of a load of SS. */
+  shadowOfStack = false;
   /** Set by an instruction that must not be followed by a single-step trap. */
   trapHeld = false;
+  /** `code.drops` when the fetch TLB was last known to be of today. */
+  #drops = 0;
   /** A helper's reason to end the run, or -1. */
   exitReason = -1;
+  /** PAUSE ends the run, with EXIT_PAUSE. */
+  exitsAtPause = false;
   /** A bit for each vector whose exceptions end the run instead of being delivered. */
   interceptExceptions = 0;
   readonly intercepted = { vector: 0, error: 0 };
   /** What EXIT_UNSUPPORTED was about. */
   unsupported = '';
 
-  /** `memory` must be at its final size: generated code and all views use its buffer of now. */
-  constructor(memory: WebAssembly.Memory, layout: Layout, bus: Bus) {
+  /**
+   * `memory` must be at its final size: generated code and all views use its buffer of now. `sibling`: another CPU of the
+   * same machine, whose decoded code this one shares (`layoutBeside`).
+   */
+  constructor(memory: WebAssembly.Memory, layout: Layout, bus: Bus, sibling?: Cpu) {
     const buffer = memory.buffer;
     this.layout = layout;
     this.bus = bus;
@@ -103,12 +128,15 @@ export class Cpu {
       if (at < 0) throw new Error(`no instruction uses ${name}`);
       return at;
     };
-    this.#decoder = new Decoder(FORMS.rows, { invalid: helper('ud'), unavailable: helper('unavailable') }, buffer);
+    this.decoder =
+      sibling?.decoder ??
+      new Decoder(FORMS.rows, { invalid: helper('ud'), unavailable: helper('unavailable') }, buffer);
     this.tlb = new SoftTlb(buffer, layout);
     // The last records are for single steps.
     this.#stepRecord = layout.recordsEnd - 4 * RECORD_BYTES;
     const cacheLayout = { ...layout, recordsEnd: this.#stepRecord };
-    this.code = new CodeCache(buffer, cacheLayout, this.#decoder, helper('gp'), (host, has) => {
+    this.code = sibling?.code ?? new CodeCache(buffer, cacheLayout, this.decoder, helper('gp'));
+    this.code.onChange((host, has) => {
       if (has) this.tlb.withholdWrites(host);
       bus.codePage(host, has);
     });
@@ -144,6 +172,11 @@ export class Cpu {
     this.modeChanged();
   }
 
+  /** Limit of a segment register, in bytes. */
+  limitOf(index: number): number {
+    return this.state.get(SEGMENTS + index * SEGMENT_BYTES + SEGMENT_LIMIT);
+  }
+
   /** MODE_16, MODE_32 or MODE_64: that of the code segment. */
   get mode(): number {
     return modeOf(this.state);
@@ -155,7 +188,9 @@ export class Cpu {
     const mode = this.mode;
     state.set(TLB_SET, layout.tlb + this.memory.dataSet * TLB_SET_BYTES);
     state.set(FETCH_SET, layout.fetchTlb + (state.get(CPL) === 3 ? FETCH_SET_BYTES : 0));
-    state.setPair(LINEAR_MASK, -1, mode === MODE_64 ? -1 : 0);
+    state.setPair(CANONICAL_HALF, 0, state.get(CR4) & CR4_LA57 ? 1 << 24 : 1 << 15);
+    state.setPair(CODE_MASK, -1, mode === MODE_64 ? -1 : 0);
+    state.setPair(LINEAR_MASK, -1, mode === MODE_64 ? -1 : CHECKED_BITS);
     const narrow = mode !== MODE_64 && !(state.get(STACK_ATTRIBUTES) & DESCRIPTOR_BIG);
     state.setPair(STACK_MASK, narrow ? 0xffff : -1, mode === MODE_64 ? -1 : 0);
     const decodeMode = decodeModeOf(state);
@@ -171,6 +206,7 @@ export class Cpu {
     let left = budget;
     this.exitReason = -1;
     memory.exitRequested = false;
+    if (this.code.drops !== this.#drops) this.#forgetMaps();
     while (left > 0) {
       if (state.raised && !this.#deliverPending()) return this.#ended;
       this.#takeInterrupt();
@@ -180,6 +216,8 @@ export class Cpu {
       const before = state.get(INSTRUCTIONS);
       if (this.#mustStep) this.#step();
       else this.#execute(Math.min(left, SLICE));
+      // Of a port, or of a delivery.
+      if (memory.hits !== 0 && !state.raised && !this.trapHeld) this.trap(memory.hits);
       // An exception costs something too, or a handler that faults at once would never use its budget up.
       left -= ((state.get(INSTRUCTIONS) - before) >>> 0) + (state.raised ? 1 : 0);
       if (this.exitReason >= 0) return this.exitReason;
@@ -187,6 +225,12 @@ export class Cpu {
       if (this.exitReason >= 0 || memory.exitRequested) return this.#ended;
     }
     return EXIT_BUDGET;
+  }
+
+  /** The code cache was dropped, perhaps by another CPU. */
+  #forgetMaps(): void {
+    this.#drops = this.code.drops;
+    this.tlb.flushFetches();
   }
 
   get #ended(): number {
@@ -198,10 +242,28 @@ export class Cpu {
     return this.exitReason >= 0 ? this.exitReason : EXIT_BUS;
   }
 
-  /** Instructions are to be done one by one: TF, or an event that waits for the end of an interrupt shadow. */
+  /**
+   * Instructions are to be done one by one: TF, RF, a breakpoint that may be hit, or an event that waits for the end of an interrupt
+   * shadow.
+   */
   get #mustStep(): boolean {
-    if (this.state.get(FLAGS) & RFLAGS_TF) return true;
+    const { state, memory } = this;
+    if (state.get(FLAGS) & (RFLAGS_TF | RFLAGS_RF) || memory.stepNext || memory.hits !== 0) return true;
+    if (this.breakpoints.hasCode && this.breakpoints.inPage(state.get(LINEAR_RIP), state.high(LINEAR_RIP), true)) {
+      return true;
+    }
     return this.shadowed && this.#eventWaits;
+  }
+
+  get breakpoints(): Breakpoints {
+    return this.memory.breakpoints;
+  }
+
+  /** To be called when a debug register or CR4.DE changed. */
+  debugChanged(): void {
+    const { any } = this.breakpoints;
+    this.breakpoints.update(this.state);
+    if (any || this.breakpoints.any) this.tlb.flush();
   }
 
   /** Right after STI or MOV SS. */
@@ -243,13 +305,15 @@ export class Cpu {
     const offset = state.view.getUint16(record + field, true);
     const lo = state.get(RIP_PAGE) + offset;
     const hi = state.high(RIP_PAGE) + (lo >= 0 && state.get(RIP_PAGE) < 0 ? 1 : 0);
-    state.setPair(LINEAR_RIP, lo & state.get(LINEAR_MASK), hi & state.high(LINEAR_MASK));
+    state.setPair(LINEAR_RIP, lo & state.get(CODE_MASK), hi & state.high(CODE_MASK));
   }
 
   /** One instruction, then the trap that TF asks for: the TF of before, but SYSCALL and its like decide for themselves. */
   #step(): void {
-    const { state } = this;
-    const trap = (state.get(FLAGS) & RFLAGS_TF) !== 0;
+    const { state, memory } = this;
+    const flags = state.get(FLAGS);
+    if (this.breakpoints.hasCode && !(flags & RFLAGS_RF) && this.#breaksHere()) return;
+    state.set(FLAGS, flags & ~RFLAGS_RF);
     const before = state.get(INSTRUCTIONS);
     const lo = state.get(LINEAR_RIP);
     const hi = state.high(LINEAR_RIP);
@@ -258,17 +322,52 @@ export class Cpu {
     this.code.stop(record + RECORD_BYTES, state.view.getUint16(record + R_NEXT, true));
     state.setPair(RIP_PAGE, lo & ~4095, hi);
     this.trapHeld = false;
+    memory.stepNext = false;
+    memory.notesHits = true;
     this.#enter(record, 1);
-    if (trap && !this.trapHeld && !state.raised && state.get(INSTRUCTIONS) !== before) this.trap();
+    memory.notesHits = false;
+    const done = state.get(INSTRUCTIONS) !== before;
+    if (state.raised && state.get(PENDING_VECTOR) === VECTOR_DB) {
+      // INT1, which reports what was held back as well.
+      state.set(DR6, state.get(DR6) | memory.hits);
+      memory.hits = 0;
+    }
+    if (state.raised || !done) {
+      // It will be done again, or something else will be.
+      if (!state.raised) state.set(FLAGS, state.get(FLAGS) | (flags & RFLAGS_RF));
+      if (!done) memory.hits = 0;
+      return;
+    }
+    const stepped = flags & RFLAGS_TF ? DR6_BS : 0;
+    if (!this.trapHeld && (stepped | memory.hits) !== 0) this.trap(stepped | memory.hits);
   }
 
-  /** Raises the #DB of single-stepping, to be delivered before the next instruction. */
-  trap(): void {
+  /** Raises #DB if a breakpoint is at LINEAR_RIP. On Intel none is right behind a load of SS. */
+  #breaksHere(): boolean {
     const { state } = this;
-    state.set(DR6, state.get(DR6) | DR6_BS);
-    state.raise(VECTOR_DB, 0);
+    if (this.sysenterInLongMode && this.shadowOfStack && this.shadowed) return false;
+    const bits = this.breakpoints.atCode(state.get(LINEAR_RIP), state.high(LINEAR_RIP));
+    if (bits !== 0) this.debugFault(bits);
+    return bits !== 0;
+  }
+
+  /** Raises #DB as a fault of the current instruction, with bits of DR6. */
+  debugFault(bits: number): void {
+    this.state.set(DR6, (this.state.get(DR6) & ~DR6_HITS) | bits);
+    this.state.raise(VECTOR_DB, 0);
+  }
+
+  /** Raises the #DB of single-stepping or of a hit, by bits of DR6, to be delivered before the next instruction. */
+  trap(bits = DR6_BS): void {
+    this.memory.hits = 0;
+    this.debugFault(bits);
     this.#pendingKind = 'trap';
     if (this.exitReason === EXIT_HALT) this.exitReason = -1;
+  }
+
+  /** A task whose T bit is set has begun. */
+  taskTrap(): void {
+    this.trap(DR6_BT);
   }
 
   /** Delivers the exception that was raised; false when the run has to end. */
@@ -328,7 +427,7 @@ export class Cpu {
 
   /** Instructions whose feature isn't named become undefined. */
   useFeatures({ instructions }: Pick<Features, 'instructions'>): void {
-    this.#decoder.useFeatures(instructions);
+    this.decoder.useFeatures(instructions);
     this.code.drop();
     this.tlb.flushFetches();
   }
@@ -361,6 +460,14 @@ export class Cpu {
     return this.#events.takeInterrupt();
   }
 
+  /** What waits is lost: INIT. */
+  forgetEvents(): void {
+    this.#events.interrupt = -1;
+    this.#events.line = false;
+    this.#events.nmi = false;
+    this.#pendingKind = 'fault';
+  }
+
   injectNmi(): void {
     this.#events.nmi = true;
     this.yield();
@@ -386,6 +493,18 @@ export class Cpu {
   /** Retired instructions, also in the middle of a run: for the instruction at `record`. */
   now(record: number): number {
     return this.#clock.at(record);
+  }
+
+  /** Time runs slower from here on: a tick each `sharers` instructions, as so many CPUs run in turns. */
+  shareTime(sharers: number): void {
+    this.#sharedFrom = this.#clock.retired;
+    this.#sharers = sharers;
+  }
+
+  /** Ticks that go with a number of retired instructions. */
+  ticksAt(instructions: number): number {
+    const from = this.#sharedFrom;
+    return this.#sharers === 1 ? instructions : from + Math.floor((instructions - from) / this.#sharers);
   }
 
   /** Retired instructions, while the bus is called. */

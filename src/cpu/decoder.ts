@@ -25,7 +25,7 @@ import {
   R_SEGMENT,
   R_SUB,
 } from './record.ts';
-import { DS, FS, RAX, RCX, RDX, SEGMENT_BASE, SS, ZERO } from './state.ts';
+import { CS, CS_DATA_BASE, DS, FS, RAX, RCX, RDX, SEGMENT_BASE, SS, ZERO } from './state.ts';
 
 export const MODE_16 = 0;
 export const MODE_32 = 1;
@@ -211,7 +211,7 @@ export class Decoder {
       if (row.rm >= 0 && row.rm !== (this.#modrm & 7)) continue;
       if (row.wide >= 0 && row.wide !== ((this.#rex >> 3) & 1)) continue;
       // 90 with REX.B is an exchange with r8.
-      if (row.opcode === 0x90 && row.map === 0 && (row.name === 'nop') === ((this.#rex & 1) !== 0)) continue;
+      if (row.opcode === 0x90 && row.map === 0 && (row.name !== 'xchg') === ((this.#rex & 1) !== 0)) continue;
       if (row.prefix === mandatory) return row;
       if (row.prefix === '' && !any) any = row;
     }
@@ -300,7 +300,7 @@ export class Decoder {
     out.setUint8(record + R_BASE, this.#form.base);
     out.setUint8(record + R_INDEX, this.#form.index);
     out.setUint8(record + R_SCALE, this.#form.scale);
-    out.setUint8(record + R_SEGMENT, SEGMENT_BASE + segment * 8);
+    out.setUint8(record + R_SEGMENT, segment === CS ? CS_DATA_BASE : SEGMENT_BASE + segment * 8);
     out.setUint16(record + R_OFFSET, this.#offset, true);
     out.setUint16(record + R_NEXT, this.#offset + length, true);
     out.setUint8(record + R_ADDRESS_SHIFT, 64 - this.#wideAddress * 8);

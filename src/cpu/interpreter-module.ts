@@ -6,12 +6,15 @@ import { INSTRUCTION_TABLE } from './table/table.ts';
 
 export const FORMS = spread(INSTRUCTION_TABLE);
 
-/** The module of the last layout: a second CPU at the same place needs no other. */
-let compiled: { layout: Layout; module: WebAssembly.Module } | null = null;
+/** Modules by the address of the state, the one part of a layout that generated code knows. */
+const compiled = new Map<number, WebAssembly.Module>();
 
+/** A CPU at the same place as an earlier one needs no other module. */
 export function interpreterFor(layout: Layout): WebAssembly.Module {
-  if (compiled?.layout.state !== layout.state || compiled.layout.tlb !== layout.tlb) {
-    compiled = { layout, module: new WebAssembly.Module(interpreterModule(FORMS, layout)) };
+  let module = compiled.get(layout.state);
+  if (module === undefined) {
+    module = new WebAssembly.Module(interpreterModule(FORMS, layout));
+    compiled.set(layout.state, module);
   }
-  return compiled.module;
+  return module;
 }

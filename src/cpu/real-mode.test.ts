@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { EXIT_HALT } from './bus.ts';
-import { startUp } from './real-mode.ts';
+import { initialize, startUp } from './real-mode.ts';
 import { RAX, RBX, RCX, RDX, RSP } from './state.ts';
 import { CODE, GDT, load, prepared } from './testing/prepared-machine.ts';
 
@@ -8,6 +8,7 @@ const START = 0x8000;
 
 function started(code: string) {
   const machine = prepared();
+  initialize(machine.cpu, 0);
   startUp(machine.cpu, START >>> 12);
   load(machine, code, START);
   return machine;

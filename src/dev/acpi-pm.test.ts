@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { AcpiPm } from './acpi-pm.ts';
 import { VirtualClock } from './clock.ts';
 import { IrqLine, NO_IRQ } from './irq.ts';
-import { PciHost } from './pci-host.ts';
+import { PciHost } from './pci/pci-host.ts';
 import { POWER_OFF, PowerState, RESET, RUNNING } from './power.ts';
 import { KeyboardStub, SystemControl } from './reset-ports.ts';
 
@@ -65,7 +65,7 @@ describe('the power management block', () => {
 
 describe('a reset', () => {
   it('comes from the PCI reset register, on the bit that says now', () => {
-    const host = new PciHost(power);
+    const host = new PciHost(power, NO_IRQ);
     host.portWrite(0xcf9, 1, 0x02);
     expect([power.request, host.portRead(0xcf9, 1)]).toEqual([RUNNING, 2]);
     host.portWrite(0xcf9, 1, 0x06);
@@ -101,12 +101,12 @@ describe('a reset', () => {
 });
 
 describe('PCI configuration space', () => {
-  it('keeps the address and has no devices', () => {
-    const host = new PciHost(power);
-    host.portWrite(0xcf8, 4, 0x80000000);
-    expect(host.portRead(0xcf8, 4) >>> 0).toBe(0x80000000);
+  it('keeps the address, and nobody is in an empty slot', () => {
+    const host = new PciHost(power, NO_IRQ);
+    host.portWrite(0xcf8, 4, 0x80000800);
+    expect(host.portRead(0xcf8, 4) >>> 0).toBe(0x80000800);
     expect([host.portRead(0xcfc, 4) >>> 0, host.portRead(0xcfe, 2) & 0xffff]).toEqual([0xffffffff, 0xffff]);
     host.portWrite(0xcfb, 1, 1);
-    expect([host.portRead(0xcf8, 4) >>> 0, power.request]).toEqual([0x80000000, RUNNING]);
+    expect([host.portRead(0xcf8, 4) >>> 0, power.request]).toEqual([0x80000800, RUNNING]);
   });
 });

@@ -4,7 +4,7 @@
  *   ISA IRQ:  0 PIT   4 COM1   8 RTC   9 SCI          PIC pin n and IOAPIC pin n (0 is pin 2)
  *   ports:    20 a0 4d0 PIC   40 61 PIT   60 64 92 reset   70 RTC   e0 e4 e8 2000 test   f4 exit
  *             3f8 COM1   510 fw_cfg   600 ACPI   cf8 PCI and reset
- *   gpa:      fec00000 IOAPIC   fee00000 local APIC (each CPU's own, `apic.covers`)   ff000000 test
+ *   gpa:      c0000000 PCI devices   fec00000 IOAPIC   fee00000 local APIC (each CPU's own, `apic.covers`)   ff000000 test
  */
 import { AcpiPm, PM1A_EVENT_PORT, PM_PORTS, SCI_IRQ } from './acpi-pm.ts';
 import { ApicBus } from './apic-bus.ts';
@@ -15,7 +15,7 @@ import { IOAPIC_BYTES, IOAPIC_GPA, IoApic } from './ioapic.ts';
 import { IrqLine, IsaIrqs, NO_IRQ } from './irq.ts';
 import { type GuestWriter, KvmClock } from './kvm-clock.ts';
 import { LocalApic } from './local-apic.ts';
-import { PCI_PORT, PCI_PORTS, PciHost } from './pci-host.ts';
+import { PCI_PORT, PCI_PORTS, PCI_SLOTS, PCI_WINDOW_BYTES, PCI_WINDOW_GPA, PciHost } from './pci/pci-host.ts';
 import { PIC_ELCR_PORT, PIC_MASTER_PORT, PIC_SLAVE_PORT, Pic8259 } from './pic-8259.ts';
 import { PIT_IRQ, PIT_PORT, PIT_SPEAKER_PORT, Pit8254 } from './pit-8254.ts';
 import { PowerState } from './power.ts';
@@ -37,6 +37,8 @@ import {
   TestDevice,
 } from './test-devices.ts';
 import { Tsc } from './tsc.ts';
+import { type VirtioDevice } from './virtio/virtio-device.ts';
+import { BAR_SPACE, VirtioPci } from './virtio/virtio-pci.ts';
 import { type ByteSink, COM1_IRQ, COM1_PORT, UART_PORTS, Uart16550 } from './uart-16550.ts';
 
 export interface BoardOptions {
@@ -78,6 +80,7 @@ export class Board {
   readonly pciHost: PciHost;
   readonly fwCfg: FwCfg;
   readonly testDevice: TestDevice;
+  readonly virtio: VirtioPci[] = [];
 
   constructor(options: BoardOptions) {
     const { clock, power, apicBus } = this;
@@ -97,10 +100,20 @@ export class Board {
     this.pit = new Pit8254(clock, this.irqs.line(PIT_IRQ));
     this.rtc = new RtcMc146818(clock, this.irqs.line(RTC_IRQ), options.epochS);
     this.acpiPm = new AcpiPm(clock, this.irqs.line(SCI_IRQ), power);
-    this.pciHost = new PciHost(power);
+    this.pciHost = new PciHost(power, this.ioapic);
     this.fwCfg = new FwCfg(options.ramBytes, options.cpus);
     this.testDevice = new TestDevice(this.irqs, options.flusher ?? null);
     this.claimAddresses();
+  }
+
+  /** Puts a virtio device into the next free slot of the PCI bus; before the guest runs. Throws a RangeError if there is none. */
+  addVirtio(device: VirtioDevice): VirtioPci {
+    const slot = this.pciHost.functions.indexOf(null);
+    if (slot < 0) throw new RangeError(`more than ${PCI_SLOTS - 1} PCI devices`);
+    const pci = new VirtioPci(device, this.pciHost, slot, PCI_WINDOW_GPA + slot * BAR_SPACE, this.apicBus);
+    this.pciHost.functions[slot] = pci;
+    this.virtio.push(pci);
+    return pci;
   }
 
   /** WRMSR of IA32_TSC: what was told in terms of the counter is told anew. */
@@ -128,6 +141,10 @@ export class Board {
     for (const [i, { apic, tsc, kvmClock }] of this.cpus.entries()) {
       parts.push([`apic${i}`, apic], [`apicTimer${i}`, apic.timer], [`tsc${i}`, tsc], [`kvmClock${i}`, kvmClock]);
     }
+    for (const [i, pci] of this.virtio.entries()) {
+      parts.push([`virtio${i}`, pci], [`virtioMsix${i}`, pci.msix], [`virtioDevice${i}`, pci.device]);
+      for (const [q, queue] of pci.device.queues.entries()) parts.push([`virtioQueue${i}.${q}`, queue]);
+    }
     for (const [irq, line] of this.irqs.lines.entries()) parts.push([`irq${irq}`, line]);
     return parts;
   }
@@ -150,6 +167,7 @@ export class Board {
     ports.claim(PCI_PORT, PCI_PORTS, this.pciHost, 4);
     ports.claim(DEBUG_EXIT_PORT, 4, new DebugExit(power), 4);
     this.testDevice.claimPorts(ports);
+    this.mmio.claim(PCI_WINDOW_GPA, PCI_WINDOW_BYTES, this.pciHost);
     this.mmio.claim(IOAPIC_GPA, IOAPIC_BYTES, this.ioapic);
     this.mmio.claim(TEST_MEMORY_GPA, TEST_MEMORY_BYTES, this.testDevice);
   }

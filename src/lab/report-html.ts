@@ -69,8 +69,8 @@ ${stories.map(renderStory).join('\n')}
 </section>
 </main>
 <footer><p>Made by <code>${escapeHtml(command)}</code>. Counts are exact and repeatable: the same recording and seed give the
-same numbers. Linux KVM's MMU is re-implemented from Linux 6.1; eager splitting is there in its TDP MMU only, and is ours for
-this engine.</p></footer>
+same numbers. Linux KVM's MMU is re-implemented from Linux 6.1 and 6.12; eager splitting is there in its TDP MMU only, and
+the column <code>eager</code> is ours for the rmap-based engine.</p></footer>
 <script type="application/json" id="report-data">${escapeJson(JSON.stringify(reportData(stories)))}</script>
 <script>${REPORT_SCRIPT}</script>
 </body>

@@ -6,15 +6,23 @@
 import { FLAT_HVA, FlatHost } from '../mem/flat-host.ts';
 import type { Tracer } from '../trace/tracer.ts';
 import { regionDirtyPages, regionStates } from '../vm/inspect.ts';
-import { MEM_LOG_DIRTY_PAGES, POLICIES, type PolicyName, Vm } from '../vm/vm.ts';
+import { MEM_LOG_DIRTY_PAGES, Vm, type VmConfig } from '../vm/vm.ts';
 import type { MachineCounters, ReplayMachine } from './replay.ts';
 
 const SLOT = 0;
 
-/** A fresh machine under a policy of the engine. Its tracepoints fire into `trace`. */
-export function makeVmMachine(policy: PolicyName, memBytes: number, vcpus: number, trace?: Tracer): ReplayMachine {
+/** Which MMU: `mmu/presets.ts` has the kernels'. */
+export type MmuChoice = Pick<VmConfig, 'policy' | 'kernel' | 'tdpMmu'>;
+
+/** A fresh machine. Its tracepoints fire into `trace`. */
+export function makeVmMachine(
+  { policy, kernel, tdpMmu }: MmuChoice,
+  memBytes: number,
+  vcpus: number,
+  trace?: Tracer,
+): ReplayMachine {
   const host = new FlatHost({ bytes: memBytes, level: 2, sparse: true });
-  const vm = new Vm({ host, npt: true, policy: POLICIES[policy], trace });
+  const vm = new Vm({ host, npt: true, policy, kernel, tdpMmu, trace });
   const setSlot = (flags: number): void =>
     vm.setUserMemoryRegion({ slot: SLOT, flags, guestPhysAddr: 0, memorySize: memBytes, userspaceAddr: FLAT_HVA });
   setSlot(0);
@@ -56,6 +64,7 @@ function readCounters(vm: Vm): MachineCounters {
     remote_tlb_flush_requests: stats.remote_tlb_flush_requests,
     pages_4k: stats.pages_4k,
     pages_2m: stats.pages_2m,
-    tables: vm.mmu.nUsedPages,
+    // The TDP MMU's count in none of KVM's own numbers.
+    tables: vm.mmu.nUsedPages + vm.mmu.nTdpPages + vm.mmu.tdpRoots.length,
   };
 }

@@ -8,6 +8,7 @@ import { fastPageFault } from './fast-fault.ts';
 import { faultinPfn, handleAbnormalPfn, isPageFaultStale, isTrackedWrite, traceSpteRequested } from './fault-steps.ts';
 import { CHILD_EXISTS, getChildPage, linkShadowPage } from './get-page.ts';
 import { disallowedHugepageAdjust, hugepageAdjust } from './level.ts';
+import { LOCK_MMU, LOCK_SHARED, lock, unlock } from './lock.ts';
 import { type Mmu, vcpuSlot } from './mmu.ts';
 import {
   type PageFault,
@@ -40,12 +41,15 @@ export function directPageFault(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): numb
   if (ret !== RET_PF_CONTINUE) return ret;
 
   race(RACE_FAULT_BEFORE_LOCK);
+  const held = mmu.tdpMmu ? LOCK_SHARED : LOCK_MMU;
+  lock(held);
   const pfn = fault.pfn;
   // Making room may zap the root, so staleness is tested after it. The TDP MMU's pages are not limited.
   if (mmu.tdpMmu) ret = isPageFaultStale(mmu, vcpu, fault) ? RET_PF_RETRY : tdpMap(mmu, vcpu, fault);
   else if (!makePagesAvailable(mmu)) ret = -ENOSPC;
   else if (isPageFaultStale(mmu, vcpu, fault)) ret = RET_PF_RETRY;
   else ret = directMap(mmu, vcpu, fault);
+  unlock(held);
   if (pfn >= 0) mmu.host.markAccessed(pfn);
   return ret;
 }

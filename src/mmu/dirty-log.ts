@@ -18,6 +18,7 @@ import { MAX_HUGEPAGE_LEVEL, pagesPerLevel } from '../base/page.ts';
 import type { MemSlot } from '../mem/memslots.ts';
 import { getShadowPage, linkShadowPage } from './get-page.ts';
 import { maxMappingLevel } from './level.ts';
+import { LOCK_MMU, LOCK_SHARED, lock, unlock } from './lock.ts';
 import { flushRemoteTlbsRange, kickAll, type Mmu, requestAll } from './mmu.ts';
 import { REQ_UPDATE_CPU_DIRTY_LOGGING } from './requests.ts';
 import { mmuSpteSet, rmapAdd, rmapClearDirty, rmapWriteProtect, spteHi, spteLo, zapOneRmapSpte } from './rmap.ts';
@@ -40,8 +41,17 @@ function protectHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number, le
  * been protected by somebody who has not flushed yet. @kvm kvm_mmu_slot_remove_write_access
  */
 export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: number): boolean {
-  let changed = walkWholeSlot(mmu, slot, startLevel, MAX_HUGEPAGE_LEVEL, protectHead);
-  if (mmu.tdpMmu && wrprotSlot(mmu, slot, startLevel)) changed = true;
+  let changed = false;
+  if (slot.rmap.length !== 0) {
+    lock(LOCK_MMU);
+    changed = walkWholeSlot(mmu, slot, startLevel, MAX_HUGEPAGE_LEVEL, protectHead);
+    unlock(LOCK_MMU);
+  }
+  if (mmu.tdpMmu) {
+    lock(LOCK_SHARED);
+    if (wrprotSlot(mmu, slot, startLevel)) changed = true;
+    unlock(LOCK_SHARED);
+  }
   return changed;
 }
 
@@ -50,8 +60,17 @@ export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: numbe
  * @kvm kvm_mmu_slot_try_split_huge_pages
  */
 export function slotTrySplitHugePages(mmu: Mmu, slot: MemSlot): void {
-  if (mmu.policy.onProtect === 'eager' && !mmu.tdpMmu) slotSplitLarge(mmu, slot);
-  if (mmu.tdpMmu && mmu.eagerPageSplit) trySplitHugePages(mmu, slot, slot.baseGfn, slot.baseGfn + slot.npages, 1, true);
+  if (!mmu.tdpMmu) {
+    if (mmu.policy.onProtect !== 'eager') return;
+    lock(LOCK_MMU);
+    slotSplitLarge(mmu, slot);
+    unlock(LOCK_MMU);
+    return;
+  }
+  if (!mmu.eagerPageSplit) return;
+  lock(LOCK_SHARED);
+  trySplitHugePages(mmu, slot, slot.baseGfn, slot.baseGfn + slot.npages, 1, true);
+  unlock(LOCK_SHARED);
 }
 
 /**
@@ -90,8 +109,15 @@ function cleanHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number): boo
  * The caller flushes. @kvm kvm_mmu_slot_leaf_clear_dirty
  */
 export function slotLeafClearDirty(mmu: Mmu, slot: MemSlot): void {
-  walkWholeSlot(mmu, slot, 1, 1, cleanHead);
-  if (mmu.tdpMmu) clearDirtySlot(mmu, slot);
+  if (slot.rmap.length !== 0) {
+    lock(LOCK_MMU);
+    walkWholeSlot(mmu, slot, 1, 1, cleanHead);
+    unlock(LOCK_MMU);
+  }
+  if (!mmu.tdpMmu) return;
+  lock(LOCK_SHARED);
+  clearDirtySlot(mmu, slot);
+  unlock(LOCK_SHARED);
 }
 
 /** Before the log is read, what CPUs have logged comes into it. @kvm kvm_arch_sync_dirty_log */
@@ -161,9 +187,16 @@ function zapCollapsible(mmu: Mmu, slot: MemSlot, heads: Int32Array, at: number):
  * @kvm kvm_mmu_zap_collapsible_sptes
  */
 export function zapCollapsibleSptes(mmu: Mmu, slot: MemSlot): void {
-  if (walkWholeSlot(mmu, slot, 1, MAX_HUGEPAGE_LEVEL - 1, zapCollapsible))
-    flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
-  if (mmu.tdpMmu) tdpZapCollapsibleSptes(mmu, slot);
+  if (slot.rmap.length !== 0) {
+    lock(LOCK_MMU);
+    if (walkWholeSlot(mmu, slot, 1, MAX_HUGEPAGE_LEVEL - 1, zapCollapsible))
+      flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
+    unlock(LOCK_MMU);
+  }
+  if (!mmu.tdpMmu) return;
+  lock(LOCK_SHARED);
+  tdpZapCollapsibleSptes(mmu, slot);
+  unlock(LOCK_SHARED);
 }
 
 // ---- the eager policy ----------------------------------------------------------------------------------------------

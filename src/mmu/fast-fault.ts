@@ -9,7 +9,7 @@ import { TP_FAST_PAGE_FAULT } from '../trace/tracepoints.ts';
 import { markPageDirty } from './guest-memory.ts';
 import type { Mmu } from './mmu.ts';
 import { type PageFault, RET_PF_FIXED, RET_PF_INVALID, RET_PF_SPURIOUS } from './page-fault.ts';
-import { RACE_FAST_FAULT_CMPXCHG, race } from './race.ts';
+import { RACE_FAST_FAULT_CMPXCHG, RACE_FAST_FAULT_MARK, race } from './race.ts';
 import { spteHi, spteLo } from './rmap.ts';
 import { indexOf, spOf } from './shadow-pages.ts';
 import {
@@ -108,6 +108,7 @@ function fixSpte(
   if (words[sptep << 1] !== lo || words[(sptep << 1) + 1] !== hi) return false;
   words[sptep << 1] = newLo;
   if (newHi !== hi) words[(sptep << 1) + 1] = newHi;
+  race(RACE_FAST_FAULT_MARK);
   if (isWritable(newLo) && !isWritable(lo)) markPageDirty(fault.slot, dirtyGfn(mmu, fault, sptep));
   return true;
 }

@@ -10,6 +10,8 @@ export interface KernelVersion {
   readonly tdpZapLevels: readonly number[];
   /** Zapping an entry under the read lock tells of it, and goes below, when the freeze has ended (Linux 6.10). */
   readonly tdpTellsAfterFreeze: boolean;
+  /** Roots of the TDP MMU are made and given back holding mmu_lock for reading (Linux 6.9). */
+  readonly tdpRootsShared: boolean;
   /** High word of a frozen entry: an entry that is not present has bit 63 (Linux 6.10). */
   readonly frozenHi: number;
   /** EPT's present entries have the bit that suppresses #VE (Linux 6.10). */
@@ -37,6 +39,7 @@ export const KERNEL_6_1: KernelVersion = {
   tdpLargeInTheWay: 'zap',
   tdpZapLevels: [3],
   tdpTellsAfterFreeze: false,
+  tdpRootsShared: false,
   frozenHi: 0,
   suppressVe: false,
   wideErrorCode: false,
@@ -54,6 +57,7 @@ export const KERNEL_6_12: KernelVersion = {
   tdpLargeInTheWay: 'split',
   tdpZapLevels: [1, 2, 3],
   tdpTellsAfterFreeze: true,
+  tdpRootsShared: true,
   frozenHi: 1 << 31,
   suppressVe: true,
   wideErrorCode: true,

@@ -9,7 +9,9 @@ import { MAX_HUGEPAGE_LEVEL } from '../base/page.ts';
 import type { HostNotifier } from '../mem/host-memory.ts';
 import type { MemSlot } from '../mem/memslots.ts';
 import { TP_AGE_HVA, TP_SET_SPTE_HVA, TP_TEST_AGE_HVA, TP_UNMAP_HVA_RANGE } from '../trace/tracepoints.ts';
+import { LOCK_MMU, LOCK_NOTIFIER, LOCK_SRCU, lock, unlock } from './lock.ts';
 import { flushRemoteTlbs, type Mmu } from './mmu.ts';
+import { RACE_BEFORE_FLUSH, race } from './race.ts';
 import { spteAge, spteHi, spteLo, zapRmap } from './rmap.ts';
 import { type RmapHandler, walkSlotRmaps } from './slot-walk.ts';
 import { isAccessed } from './spte.ts';
@@ -77,7 +79,10 @@ export class MmuNotifier implements HostNotifier {
   invalidateRangeStart(start: number, end: number): void {
     const mmu = this.mmu;
     this.trace(TP_UNMAP_HVA_RANGE, start, end);
+    lock(LOCK_NOTIFIER);
     if (!this.overlaps(start, end)) return;
+    lock(LOCK_SRCU);
+    lock(LOCK_MMU);
     if (mmu.invalidateInProgress++ === 0) {
       mmu.invalidateRangeStart = start;
       mmu.invalidateRangeEnd = end;
@@ -85,14 +90,23 @@ export class MmuNotifier implements HostNotifier {
       mmu.invalidateRangeStart = Math.min(mmu.invalidateRangeStart, start);
       mmu.invalidateRangeEnd = Math.max(mmu.invalidateRangeEnd, end);
     }
-    if (this.handle(start, end, zapHead, unmapGfnRange)) flushRemoteTlbs(mmu);
+    if (this.handle(start, end, zapHead, unmapGfnRange)) {
+      race(RACE_BEFORE_FLUSH);
+      flushRemoteTlbs(mmu);
+    }
+    unlock(LOCK_MMU);
+    unlock(LOCK_SRCU);
   }
 
   /** @kvm kvm_mmu_notifier_invalidate_range_end */
   invalidateRangeEnd(start: number, end: number): void {
-    if (!this.overlaps(start, end)) return;
-    this.mmu.invalidateSeq++;
-    this.mmu.invalidateInProgress--;
+    if (this.overlaps(start, end)) {
+      lock(LOCK_MMU);
+      this.mmu.invalidateSeq++;
+      this.mmu.invalidateInProgress--;
+      unlock(LOCK_MMU);
+    }
+    unlock(LOCK_NOTIFIER);
   }
 
   /** A new writable frame: what is mapped of the old one goes. @kvm kvm_mmu_notifier_change_pte, kvm_set_pte_rmap */

@@ -9,6 +9,7 @@
  * Source: Linux 6.1 mmu.c, kvm_mmu_prepare_zap_page and around.
  */
 import { TP_ZAP_ALL_FAST } from '../trace/tracepoints.ts';
+import { LOCK_MMU, lock, unlock } from './lock.ts';
 import { flushRemoteTlbs, isObsolete, type Mmu, requestAll } from './mmu.ts';
 import { unaccountHugeNxPage } from './nx-huge-page.ts';
 import { unaccountShadowed } from './page-track.ts';
@@ -158,11 +159,13 @@ export function makePagesAvailable(mmu: Mmu): boolean {
 /** Sets the limit; if pages had to go, to what remained in use. @kvm kvm_mmu_change_mmu_pages */
 export function changeMmuPages(mmu: Mmu, goal: number): void {
   let limit = goal;
+  lock(LOCK_MMU);
   if (mmu.nUsedPages > goal) {
     zapOldestPages(mmu, mmu.nUsedPages - goal);
     limit = mmu.nUsedPages;
   }
   mmu.nMaxPages = limit;
+  unlock(LOCK_MMU);
 }
 
 /** Zaps every page that mirrors the table at gfn; true if there was one. @kvm kvm_mmu_unprotect_page */
@@ -170,12 +173,14 @@ export function unprotectPage(mmu: Mmu, gfn: number): boolean {
   const invalid: number[] = [];
   const pages = mmu.pages;
   let found = false;
+  lock(LOCK_MMU);
   for (let sp = pages.bucketFirst(gfn); sp !== 0; sp = pages.bucketNext(sp)) {
     if (pages.gfn[sp] !== gfn || isObsolete(mmu, sp) || !roleHasGptes(pages.role[sp])) continue;
     found = true;
     prepareZapPage(mmu, sp, invalid);
   }
   commitZapPages(mmu, invalid);
+  unlock(LOCK_MMU);
   return found;
 }
 
@@ -203,10 +208,12 @@ function zapObsoletePages(mmu: Mmu): void {
  */
 export function zapAllFast(mmu: Mmu): void {
   if (mmu.trace.on) mmu.trace.emit(TP_ZAP_ALL_FAST, mmu.validGen, mmu.nUsedPages);
+  lock(LOCK_MMU);
   mmu.validGen = mmu.validGen === 0 ? 1 : 0;
   if (mmu.tdpMmu) invalidateAllRoots(mmu);
   requestAll(mmu, REQ_MMU_FREE_OBSOLETE_ROOTS);
   zapObsoletePages(mmu);
+  unlock(LOCK_MMU);
   if (mmu.tdpMmu) zapInvalidatedRoots(mmu);
 }
 

@@ -10,6 +10,7 @@
 import { pagesPerLevel } from '../base/page.ts';
 import { gfnToIndex, type MemSlot, RMAP_CHUNK_SHIFT } from '../mem/memslots.ts';
 import { flushRemoteTlbsRange, type Mmu, slotForRole } from './mmu.ts';
+import { RACE_SPTE, race } from './race.ts';
 import { roleLevel } from './role.ts';
 import { indexOf, spOf } from './shadow-pages.ts';
 import {
@@ -39,6 +40,7 @@ export function spteHi(mmu: Mmu, sptep: number): number {
 
 /** Stores over an entry that isn't present. @kvm mmu_spte_set */
 export function mmuSpteSet(mmu: Mmu, sptep: number, lo: number, hi: number): void {
+  race(RACE_SPTE);
   const words = mmu.arena.words;
   if (isShadowPresent(words[sptep << 1])) throw new Error(`INVARIANT set: entry ${sptep} is present`);
   words[sptep << 1] = lo;
@@ -47,6 +49,7 @@ export function mmuSpteSet(mmu: Mmu, sptep: number, lo: number, hi: number): voi
 
 /** Empties an entry without a trace in lists, statistics or A and D bits. @kvm mmu_spte_clear_no_track */
 export function mmuSpteClearNoTrack(mmu: Mmu, sptep: number): void {
+  race(RACE_SPTE);
   const words = mmu.arena.words;
   words[sptep << 1] = 0;
   words[(sptep << 1) + 1] = 0;
@@ -58,6 +61,7 @@ export function mmuSpteClearNoTrack(mmu: Mmu, sptep: number): void {
  * @kvm mmu_spte_update
  */
 export function mmuSpteUpdate(mmu: Mmu, sptep: number, lo: number, hi: number): boolean {
+  race(RACE_SPTE);
   const words = mmu.arena.words;
   const oldLo = words[sptep << 1];
   const oldHi = words[(sptep << 1) + 1];
@@ -87,6 +91,7 @@ export function updatePageStats(mmu: Mmu, level: number, count: number): void {
 
 /** Empties an entry and hands its A and D bits to the host. The old low word. @kvm mmu_spte_clear_track_bits */
 function mmuSpteClearTrackBits(mmu: Mmu, sptep: number): number {
+  race(RACE_SPTE);
   const words = mmu.arena.words;
   const lo = words[sptep << 1];
   const hi = words[(sptep << 1) + 1];
@@ -165,6 +170,7 @@ export function zapRmap(mmu: Mmu, heads: Int32Array, at: number): boolean {
  * Returns one thing: whether a TLB flush is needed. @kvm spte_write_protect
  */
 export function spteWriteProtect(mmu: Mmu, sptep: number, ptProtect: boolean): boolean {
+  race(RACE_SPTE);
   const { words } = mmu.arena;
   const f = mmu.format;
   const at = sptep << 1;
@@ -229,6 +235,7 @@ export function rmapsGfnWriteProtect(mmu: Mmu, slot: MemSlot, gfn: number, minLe
 
 /** Clears the A bit, or tracks access; true if it was used. @kvm mmu_spte_age */
 export function spteAge(mmu: Mmu, sptep: number): boolean {
+  race(RACE_SPTE);
   const { words } = mmu.arena;
   const f = mmu.format;
   const at = sptep << 1;

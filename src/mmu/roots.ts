@@ -11,6 +11,7 @@ import { ENOSPC } from '../base/errno.ts';
 import { MEMSLOT_INVALID } from '../mem/memslots.ts';
 import { getShadowPage } from './get-page.ts';
 import { guestLevels, initMmu } from './guest-mode.ts';
+import { LOCK_MMU, LOCK_SHARED, lock, unlock } from './lock.ts';
 import { type Mmu, vcpuSlot, isObsolete } from './mmu.ts';
 import { clearMmioInfo } from './mmio-cache.ts';
 import { commitZapPages, makePagesAvailable, prepareZapPage } from './page-zap.ts';
@@ -48,6 +49,8 @@ function putRootPage(mmu: Mmu, sp: number, invalid: number[]): void {
 /** @kvm kvm_mmu_free_roots */
 function freeRoots(mmu: Mmu, vcpu: MmuVcpu, which: number): void {
   const invalid: number[] = [];
+  const held = rootsLock(mmu);
+  lock(held);
   for (let i = 0; i < NUM_PREV_ROOTS; i++) {
     const root = vcpu.prevRoots[i];
     if ((which & rootPrevious(i)) === 0 || root.sp === 0) continue;
@@ -62,6 +65,12 @@ function freeRoots(mmu: Mmu, vcpu: MmuVcpu, which: number): void {
     vcpu.root.pgdHi = 0;
   }
   commitZapPages(mmu, invalid);
+  unlock(held);
+}
+
+/** How mmu_lock is held when roots are made and given back. */
+function rootsLock(mmu: Mmu): number {
+  return mmu.tdpMmu && mmu.kernel.tdpRootsShared ? LOCK_SHARED : LOCK_MMU;
 }
 
 function freePaeRoots(mmu: Mmu, vcpu: MmuVcpu, invalid: number[]): void {
@@ -192,8 +201,11 @@ function allocShadowRoots(mmu: Mmu, vcpu: MmuVcpu): number {
 /** Makes roots for the mode at hand and loads them. 0, 1 (triple fault requested), or -ENOSPC. @kvm kvm_mmu_load */
 export function loadMmu(mmu: Mmu, vcpu: MmuVcpu): number {
   vcpu.topUp(mmu.arena);
+  const held = rootsLock(mmu);
   if (vcpu.paeRootTable === 0 && !mmu.tdp) vcpu.paeRootTable = mmu.arena.alloc();
+  lock(held);
   const ret = vcpu.isDirect ? allocDirectRoots(mmu, vcpu) : allocShadowRoots(mmu, vcpu);
+  unlock(held);
   if (ret !== 0) return ret;
   syncRoots(mmu, vcpu);
   vcpu.port.flushTlbCurrent();

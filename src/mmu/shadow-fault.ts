@@ -18,6 +18,7 @@ import { type GuestWalk, PTE_PREFETCH_NUM } from './guest-walk.ts';
 import { walkAddr } from './guest-walker.ts';
 import { injectPageFault } from './inject.ts';
 import { disallowedHugepageAdjust, hugepageAdjust } from './level.ts';
+import { LOCK_MMU, lock, unlock } from './lock.ts';
 import { type Mmu, vcpuSlot } from './mmu.ts';
 import { type PageFault, RET_PF_CONTINUE, RET_PF_EMULATE, RET_PF_RETRY, RET_PF_SPURIOUS } from './page-fault.ts';
 import { accountHugeNxPage } from './nx-huge-page.ts';
@@ -58,10 +59,12 @@ export function shadowPageFault(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): numb
   }
 
   race(RACE_FAULT_BEFORE_LOCK);
+  lock(LOCK_MMU);
   const pfn = fault.pfn;
   if (!makePagesAvailable(mmu)) ret = -ENOSPC;
   else if (isPageFaultStale(mmu, vcpu, fault)) ret = RET_PF_RETRY;
   else ret = fetch(mmu, vcpu, fault, gw);
+  unlock(LOCK_MMU);
   if (pfn >= 0) mmu.host.markAccessed(pfn);
   return ret;
 }

@@ -8,6 +8,7 @@ export class TraceClerk {
   readonly tracer = new Tracer({ keepAll: true });
   private readonly name: string;
   private readonly groups: EventGroup[] = [];
+  private vcpus = 1;
 
   /** `name`: the guest's. */
   constructor(name: string) {
@@ -17,17 +18,20 @@ export class TraceClerk {
   }
 
   attach(pc: Pc): void {
-    const { onExit } = pc.unit;
-    pc.unit.onExit = () => {
-      onExit();
-      const group = { first: this.tracer.count, timeNs: pc.nowNs, vcpu: 0, name: 'page fault', gfn: -1 };
-      if (group.first === this.groups.at(-1)?.first) this.groups.pop();
-      this.groups.push(group);
-    };
+    this.vcpus = pc.cpus.length;
+    for (const { unit, index: vcpu } of pc.cpus) {
+      const { onExit } = unit;
+      unit.onExit = () => {
+        onExit();
+        const group = { first: this.tracer.count, timeNs: pc.nowNs, vcpu, name: 'page fault', gfn: -1 };
+        if (group.first === this.groups.at(-1)?.first) this.groups.pop();
+        this.groups.push(group);
+      };
+    }
   }
 
   log(): EventLog {
-    const { name, tracer, groups } = this;
-    return { name, vcpus: 1, tracer, groups, counters: [], tableBasePfn: TABLE_PFN_BASE };
+    const { name, vcpus, tracer, groups } = this;
+    return { name, vcpus, tracer, groups, counters: [], tableBasePfn: TABLE_PFN_BASE };
   }
 }

@@ -9,7 +9,9 @@
 import { checkU32, checkU64 } from '../base/argument.ts';
 import { EFAULT, EINVAL, ENOENT, ENXIO, KvmError } from '../base/errno.ts';
 import { enableLogDirtyMasked, syncDirtyLog } from '../mmu/dirty-log.ts';
+import { LOCK_MMU, LOCK_SLOTS, lock, unlock } from '../mmu/lock.ts';
 import { flushRemoteTlbsRange, type Mmu } from '../mmu/mmu.ts';
+import { RACE_LOG_WORD, race } from '../mmu/race.ts';
 import { ADDRESS_SPACES, type MemSlot } from '../mem/memslots.ts';
 import { USER_MEM_SLOTS } from './capabilities.ts';
 
@@ -35,23 +37,34 @@ function checkSlot(slotArgument: number): void {
 export function getDirtyLog(mmu: Mmu, slotArgument: number): Int32Array {
   refuseWithRings(mmu);
   checkSlot(slotArgument);
+  lock(LOCK_SLOTS);
   const slot = logOf(mmu, slotArgument);
   syncDirtyLog(mmu);
   const bitmap = slot.dirtyBitmap!;
   const copy = bitmap.slice();
-  if (mmu.manualProtect) return copy;
+  if (!mmu.manualProtect) collect(mmu, slot, bitmap, copy);
+  unlock(LOCK_SLOTS);
+  return copy;
+}
+
+/** Takes each word out of the log into `copy`, and re-arms its pages. */
+function collect(mmu: Mmu, slot: MemSlot, bitmap: Int32Array, copy: Int32Array): void {
   let flush = false;
+  lock(LOCK_MMU);
   for (let i = 0; i < bitmap.length; i += 2) {
+    race(RACE_LOG_WORD);
     const lo = bitmap[i];
     const hi = bitmap[i + 1];
+    copy[i] = lo;
+    copy[i + 1] = hi;
     if (lo === 0 && hi === 0) continue;
     flush = true;
     bitmap[i] = 0;
     bitmap[i + 1] = 0;
     enableLogDirtyMasked(mmu, slot, 32 * i, lo, hi);
   }
+  unlock(LOCK_MMU);
   if (flush) flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
-  return copy;
 }
 
 /**
@@ -71,6 +84,7 @@ export function clearDirtyLog(
   const exact = checkU64(firstPage, 'first page');
   checkU32(numPages, 'number of pages');
   if (exact % 64n !== 0n) throw new KvmError(EINVAL, `first page ${firstPage} is not a multiple of 64`);
+  lock(LOCK_SLOTS);
   const slot = logOf(mmu, slotArgument);
   // A number that isn't exact any more is beyond every slot.
   const first = Number(exact);
@@ -82,8 +96,10 @@ export function clearDirtyLog(
   syncDirtyLog(mmu);
   const bitmap = slot.dirtyBitmap!;
   let flush = false;
+  lock(LOCK_MMU);
   for (let i = 0; i < words; i += 2) {
     const at = first / 32 + i;
+    race(RACE_LOG_WORD);
     const lo = bitmap[at] & wanted[i];
     const hi = bitmap[at + 1] & wanted[i + 1];
     if (lo === 0 && hi === 0) continue;
@@ -92,5 +108,7 @@ export function clearDirtyLog(
     bitmap[at + 1] &= ~hi;
     enableLogDirtyMasked(mmu, slot, 32 * at, lo, hi);
   }
+  unlock(LOCK_MMU);
   if (flush) flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
+  unlock(LOCK_SLOTS);
 }

@@ -38,7 +38,7 @@ const wordOf = (built: BuiltVm, gfn: number): bigint => {
 /** Fields of the records of one tracepoint, in order. */
 function recordsDuring(vm: Vm, ids: readonly number[], act: () => void): number[][] {
   const records: number[][] = [];
-  const { emit } = vm.trace;
+  const emit = vm.trace.emit.bind(vm.trace);
   vm.trace.on = true;
   vm.trace.emit = (...words: number[]): void => {
     if (ids.includes(words[0])) records.push(words);

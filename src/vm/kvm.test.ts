@@ -15,6 +15,7 @@ describe('penumbra/kvm', () => {
       'FLAT_HVA',
       'HostMm',
       'POLICIES',
+      'PRESETS',
       'Tracer',
       'TRACEPOINTS',
     ];

@@ -17,6 +17,7 @@ import {
   updateCpuDirtyLogging,
   zapCollapsibleSptes,
 } from '../mmu/dirty-log.ts';
+import { awaitNotifiers, awaitReaders, LOCK_SLOTS, lock, unlock } from '../mmu/lock.ts';
 import { flushRemoteTlbsRange, type Mmu } from '../mmu/mmu.ts';
 import { changeMmuPages, zapAllFast } from '../mmu/page-zap.ts';
 import { RACE_BEFORE_FLUSH, race } from '../mmu/race.ts';
@@ -76,7 +77,13 @@ interface CheckedRegion {
 
 /** @kvm __kvm_set_memory_region */
 export function setMemoryRegion(mmu: Mmu, region: MemoryRegion<number | bigint>): void {
-  const { asId, id, flags, baseGfn, npages, userspaceAddr } = checkArguments(region);
+  const checked = checkArguments(region);
+  lock(LOCK_SLOTS);
+  changeRegion(mmu, checked);
+  unlock(LOCK_SLOTS);
+}
+
+function changeRegion(mmu: Mmu, { asId, id, flags, baseGfn, npages, userspaceAddr }: CheckedRegion): void {
   const old = mmu.slots[asId].byId(id);
   if (npages === 0) {
     if (old === null) invalid(`slot ${id} does not exist`);
@@ -250,7 +257,9 @@ function fillBits(bitmap: Int32Array, count: number): void {
 function swapSlots(mmu: Mmu, old: MemSlot | null, next: MemSlot | null): void {
   const asId = (next ?? old)!.asId;
   const slots = mmu.slots[asId];
+  awaitNotifiers();
   slots.replace(old, next);
+  awaitReaders();
   slots.generation += ADDRESS_SPACES;
   // MMIO entries hold 19 bits of it: when they come round, all could be taken for new.
   if ((slots.generation & MMIO_GEN_MASK & ~(ADDRESS_SPACES - 1)) === 0) zapAllFast(mmu);

@@ -15,9 +15,11 @@ import type { DirtyRing } from '../mem/dirty-ring.ts';
 import { doPageFault } from '../mmu/fault.ts';
 import { guestLevels, initMmu } from '../mmu/guest-mode.ts';
 import { handleMmioPageFault, mmioInfoInCache } from '../mmu/mmio-cache.ts';
+import { LOCK_SRCU, lock, unlock } from '../mmu/lock.ts';
 import type { Mmu } from '../mmu/mmu.ts';
 import { RET_PF_EMULATE, RET_PF_INVALID } from '../mmu/page-fault.ts';
 import { unprotectPage } from '../mmu/page-zap.ts';
+import { RACE_ENTRY, race } from '../mmu/race.ts';
 import {
   REQ_LOAD_MMU_PGD,
   REQ_MMU_FREE_OBSOLETE_ROOTS,
@@ -260,7 +262,11 @@ export class Vcpu {
     const { cpu, mmu } = this;
     for (;;) {
       if (this.dirtyRing?.isSoftFull) throw new KvmError(EINTR, `vCPU ${this.id}'s dirty ring is full`);
-      if (mmu.requests !== 0) this.serveRequests();
+      race(RACE_ENTRY);
+      if (mmu.requests !== 0) {
+        this.serveRequests();
+        continue;
+      }
       if (mmu.root.sp === 0) {
         const result = loadMmu(this.vm, mmu);
         if (result < 0) throw new KvmError(-result, 'no shadow page is left for a root');
@@ -277,7 +283,9 @@ export class Vcpu {
       }
       if (cpu.exit !== EXIT_EPT_MISCONFIG) this.tracePageFault();
       this.readFault(cpu.exit);
+      lock(LOCK_SRCU);
       const result = doPageFault(this.vm, mmu, cpu.addrLo, cpu.addrHi, this.faultLo, this.faultHi);
+      unlock(LOCK_SRCU);
       if (result < 0) throw new KvmError(-result, `page ${gfn} can't be had`);
       if (result === RET_PF_EMULATE) throw new KvmError(EFAULT, `page ${gfn} is no memory, or none to be written`);
     }

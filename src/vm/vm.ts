@@ -41,6 +41,7 @@ export { KERNEL_6_1, KERNEL_6_12, type KernelVersion } from '../mmu/kernel-versi
 export { type BugName, BUGS, type Bugs, withBugs } from '../mmu/bugs.ts';
 export type { EptFeatures } from '../mmu/spte-format.ts';
 export { POLICIES, type Policy, type PolicyName } from '../mmu/policy.ts';
+export { findPreset, type Preset, type PresetName, PRESETS } from '../mmu/presets.ts';
 
 /** @kvm KVM_MIN_ALLOC_MMU_PAGES */
 const MIN_MMU_PAGES = 64;

@@ -1,5 +1,5 @@
 /** Identification, time, the interrupt flag, and what else is rare. */
-import { ACCESS_WRITE, EXIT_HALT, EXIT_HYPERCALL } from '../bus.ts';
+import { ACCESS_WRITE, EXIT_HALT, EXIT_HYPERCALL, EXIT_PAUSE } from '../bus.ts';
 import {
   CPL,
   CR0,
@@ -60,12 +60,20 @@ const sti: HelperFunction = (cpu) => {
   if (state.get(FLAGS) & RFLAGS_IF) return NEXT;
   state.set(FLAGS, state.get(FLAGS) | RFLAGS_IF);
   state.set(SHADOW_ON, SHADOW_BEGINS);
+  cpu.shadowOfStack = false;
   return LEAVE;
 };
 
 const hlt: HelperFunction = (cpu) => {
   if (cpu.state.get(CPL) !== 0) return generalProtection(cpu);
   cpu.exitReason = EXIT_HALT;
+  return LEAVE;
+};
+
+/** Somebody waits for another CPU. */
+const pause: HelperFunction = (cpu) => {
+  if (!cpu.exitsAtPause) return NEXT;
+  cpu.exitReason = EXIT_PAUSE;
   return LEAVE;
 };
 
@@ -197,6 +205,7 @@ export const MISC: Record<string, HelperFunction> = {
   cli,
   sti,
   hlt,
+  pause,
   hypercall,
   cpuid,
   rdtsc,

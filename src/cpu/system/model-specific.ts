@@ -65,7 +65,7 @@ export function setEdxEax(cpu: Cpu, value: bigint): void {
 }
 
 export function timeStamp(cpu: Cpu, record: number): bigint {
-  return BigInt.asUintN(64, BigInt(cpu.now(record)) + cpu.state.big(TSC_OFFSET));
+  return BigInt.asUintN(64, BigInt(cpu.ticksAt(cpu.now(record))) + cpu.state.big(TSC_OFFSET));
 }
 
 const wrmsr = supervisor((cpu, record) => {
@@ -84,7 +84,7 @@ const wrmsr = supervisor((cpu, record) => {
   }
   if (index === MSR_EFER) return writeEfer(cpu, lo, hi);
   if (index === MSR_TSC) {
-    state.setBig(TSC_OFFSET, toBigInt(lo, hi) - BigInt(cpu.now(record)));
+    state.setBig(TSC_OFFSET, toBigInt(lo, hi) - BigInt(cpu.ticksAt(cpu.now(record))));
     cpu.bus.writeMsr(index, toBigInt(lo, hi));
     return NEXT;
   }

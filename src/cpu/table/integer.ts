@@ -152,7 +152,6 @@ export const INTEGER: readonly Row[] = [
   row('clc', 'f8', '', m.CLC),
   row('stc', 'f9', '', m.STC),
   row('nop', '90', '', m.NOP, 'hot'),
-  row('nop', 'f3 90', '', m.NOP, 'hot'),
   row('nop', '0f 0d /r mem', 'Mv', m.NOP, 'hot'),
   ...Array.from({ length: 8 }, (_, i) => row('nop', `0f ${hex(0x18 + i)} /r`, 'Ev', m.NOP, 'hot')),
 

@@ -44,6 +44,7 @@ export const SYSTEM: readonly Row[] = [
   row('outsb', '6e', '', 'outsByte'),
   row('outs', '6f', 'Av', 'outsWide'),
   row('hlt', 'f4', '', 'hlt', 'end'),
+  row('pause', 'f3 90', '', 'pause'),
   row('xlat', 'd7', 'Ab', m.XLAT),
   row('enter', 'c8', 'Ie,Av', 'enter', 'd64'),
   row('pusha', '60', 'Av', 'pusha', 'i64'),

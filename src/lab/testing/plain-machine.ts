@@ -12,6 +12,8 @@ export type PlainPolicy = 'zap' | 'lazy+bug' | 'lazy' | 'eager';
 
 export const PLAIN_POLICIES: readonly StoryPolicy[] = (['zap', 'lazy+bug', 'lazy', 'eager'] as const).map((name) => ({
   name,
+  idea: name,
+  kernel: false,
   about: '',
   loses: name === 'lazy+bug',
   makeMachine: (memBytes) => new PlainMachine(name, memBytes / 4096),

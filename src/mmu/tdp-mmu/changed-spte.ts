@@ -12,6 +12,7 @@ import { TP_TDP_SPTE_CHANGED } from '../../trace/tracepoints.ts';
 import { markPageDirty } from '../guest-memory.ts';
 import type { Mmu } from '../mmu.ts';
 import { unaccountHugeNxPage } from '../nx-huge-page.ts';
+import { RACE_SPTE, RACE_TDP_SPIN, race, yields } from '../race.ts';
 import { updatePageStats } from '../rmap.ts';
 import { roleAddressSpace } from '../role.ts';
 import { childOf, sptepAt } from '../shadow-pages.ts';
@@ -104,13 +105,16 @@ function handleRemovedTable(mmu: Mmu, sp: number, shared: boolean): void {
   if (pages.lpageDisallowed[sp] !== 0) unaccountHugeNxPage(mmu, sp);
   const level = pages.level(sp);
   const asId = roleAddressSpace(pages.role[sp]);
+  race(RACE_SPTE);
   for (let i = 0; i < 512; i++) {
     const { words } = mmu.arena;
     const at = sptepAt(sp, i) << 1;
+    if (isShadowPresent(words[at])) race(RACE_SPTE);
+    // Frozen by somebody who is about to store into it.
+    while (isRemoved(words[at], words[at + 1]) && yields(RACE_TDP_SPIN));
     const oldLo = words[at];
     const oldHi = words[at + 1];
     if (!shared && !isShadowPresent(oldLo)) continue;
-    // Frozen by somebody who is about to store into it: not before this table is gone.
     if (isRemoved(oldLo, oldHi)) throw new Error(`INVARIANT frozen: entry ${at >>> 1} of a removed table is frozen`);
     words[at] = REMOVED_SPTE_LO;
     words[at + 1] = mmu.kernel.frozenHi;

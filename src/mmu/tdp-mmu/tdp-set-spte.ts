@@ -12,7 +12,7 @@
  */
 import { pagesPerLevel } from '../../base/page.ts';
 import { flushRemoteTlbs, flushRemoteTlbsRange, type Mmu } from '../mmu.ts';
-import { RACE_TDP_CMPXCHG, RACE_TDP_FROZEN, RACE_TDP_YIELD, race, yields } from '../race.ts';
+import { RACE_SPTE, RACE_TDP_CMPXCHG, RACE_TDP_FROZEN, RACE_TDP_YIELD, race, yields } from '../race.ts';
 import { hasVolatileBits, isLast, isRemoved, isShadowPresent, REMOVED_SPTE_LO } from '../spte.ts';
 import { handleAccessed, handleChange, handleDirtyLog } from './changed-spte.ts';
 import { rcuReadLock, rcuReadUnlock } from './rcu.ts';
@@ -56,6 +56,7 @@ export function zapSpteAtomic(mmu: Mmu, it: TdpIter): boolean {
   if (!(tdpTellsAfterFreeze ? exchange : setSpteAtomic)(mmu, it, REMOVED_SPTE_LO, frozenHi)) return false;
   race(RACE_TDP_FROZEN);
   flushRemoteTlbsRange(mmu, gfn, pagesPerLevel(level));
+  race(RACE_SPTE);
   mmu.arena.words[it.sptep << 1] = 0;
   mmu.arena.words[(it.sptep << 1) + 1] = 0;
   if (!tdpTellsAfterFreeze) return true;
@@ -82,6 +83,7 @@ export function setSpteNoDirtyLog(mmu: Mmu, it: TdpIter, newLo: number, newHi: n
 /** Holding the lock for writing. @kvm _tdp_mmu_set_spte, __tdp_mmu_set_spte, kvm_tdp_mmu_write_spte */
 function store(mmu: Mmu, it: TdpIter, newLo: number, newHi: number, accTrack: boolean, dirtyLog: boolean): void {
   if (it.yielded || isRemoved(it.oldLo, it.oldHi)) throw new Error(`INVARIANT frozen: a store over entry ${it.sptep}`);
+  race(RACE_SPTE);
   // An exchange where the CPU or the fast fault may have set bits since, so that none of them is lost.
   if (isShadowPresent(it.oldLo) && isLast(it.oldLo, it.level) && hasVolatileBits(mmu.format, it.oldLo, it.oldHi))
     it.reread(mmu);

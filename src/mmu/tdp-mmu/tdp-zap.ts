@@ -5,6 +5,7 @@
 import { LEVEL_2M, MAX_HUGEPAGE_LEVEL } from '../../base/page.ts';
 import type { MemSlot } from '../../mem/memslots.ts';
 import { maxMappingLevel } from '../level.ts';
+import { LOCK_SHARED, lock, unlock } from '../lock.ts';
 import type { Mmu } from '../mmu.ts';
 import { isInvalidRole } from '../role.ts';
 import { isLast, isShadowPresent } from '../spte.ts';
@@ -82,6 +83,7 @@ export function zapAllRoots(mmu: Mmu): void {
  */
 export function zapInvalidatedRoots(mmu: Mmu): void {
   const { pages } = mmu;
+  lock(LOCK_SHARED);
   for (let root = nextRoot(mmu, 0, false); root !== 0; root = nextRoot(mmu, root, false)) {
     if (pages.zapScheduled[root] === 0) continue;
     pages.zapScheduled[root] = 0;
@@ -89,6 +91,7 @@ export function zapInvalidatedRoots(mmu: Mmu): void {
     zapRoot(mmu, root, true);
     putRoot(mmu, root);
   }
+  unlock(LOCK_SHARED);
 }
 
 /**

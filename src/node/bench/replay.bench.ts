@@ -8,6 +8,7 @@ import { profileTrace } from '../../lab/profile.ts';
 import { DEFAULT_ROUND_EPOCHS, DEFAULT_SEED, replay } from '../../lab/replay.ts';
 import { makeVmMachine } from '../../lab/vm-machine.ts';
 import { Tracer } from '../../trace/tracer.ts';
+import { POLICIES } from '../../vm/vm.ts';
 import { loadTrace } from '../trace-files.ts';
 import { type Figure, nsPer } from './figure.bench.ts';
 import { GIB, Guest, READ, WRITE } from './guest.bench.ts';
@@ -24,7 +25,7 @@ const RATE: Pick<Figure, 'unit' | 'better' | 'timed' | 'tolerance'> = {
 
 /** Million accesses a second of one replay, from a fresh machine to the comparison at the end. */
 function replayRate(trace: PageTrace, profile: ReturnType<typeof profileTrace>, tracer: boolean): number {
-  const machine = makeVmMachine('lazy', trace.header.memBytes, trace.header.vcpus, tracing(tracer));
+  const machine = makeVmMachine({ policy: POLICIES.lazy }, trace.header.memBytes, trace.header.vcpus, tracing(tracer));
   const options = { roundEpochs: DEFAULT_ROUND_EPOCHS, seed: DEFAULT_SEED };
   return 1e3 / nsPer(trace.records.length, () => void replay(trace, machine, options, profile));
 }

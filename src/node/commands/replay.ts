@@ -1,7 +1,7 @@
 /** `penumbra replay`: any recording under any policies. Exit status 1 if one of them lost pages. */
 import type { Command } from 'commander';
 import type { PageTrace } from '../../formats/pntrace.ts';
-import { STORY_POLICIES } from '../../lab/policies.ts';
+import { ALL_POLICIES, STORY_KERNELS, STORY_POLICIES } from '../../lab/policies.ts';
 import { DEFAULT_ROUND_EPOCHS, DEFAULT_SEED } from '../../lab/replay.ts';
 import { renderReport } from '../../lab/report-html.ts';
 import { type Story, type StoryPolicy, tellStory } from '../../lab/story.ts';
@@ -48,7 +48,14 @@ export function addRunOptions(command: Command): void {
     .option('--explain', 'says exactly what each row of the table counts')
     .option('--report <file>', 'writes tables, charts and maps of memory into one HTML file')
     .option('--json', 'prints the numbers, each round included, as JSON')
-    .addHelpText('after', `\nPolicies:\n${STORY_POLICIES.map((p) => `  ${p.name.padEnd(10)}${p.about}`).join('\n')}`);
+    .addHelpText(
+      'after',
+      `\nPolicies:\n${listed(STORY_POLICIES)}\n\nKernels, named like policies:\n${listed(STORY_KERNELS)}`,
+    );
+}
+
+function listed(policies: readonly StoryPolicy[]): string {
+  return policies.map(({ name, about }) => `  ${name.padEnd(22)}${about}`).join('\n');
 }
 
 /** Runs each recording and prints what came of it. */
@@ -103,9 +110,9 @@ function commandLine(command: string, traces: readonly string[], { policy, round
 export function parsePolicies(text: string): StoryPolicy[] {
   const names = text.split(',').map((name) => name.trim());
   return names.map((name, i) => {
-    const policy = STORY_POLICIES.find((known) => known.name === name);
+    const policy = ALL_POLICIES.find((known) => known.name === name);
     if (policy === undefined) {
-      const known = STORY_POLICIES.map((each) => each.name).join(', ');
+      const known = ALL_POLICIES.map((each) => each.name).join(', ');
       throw new CliError(`no policy '${name}'; there are ${known}`);
     }
     if (names.indexOf(name) !== i) throw new CliError(`policy '${name}' is named twice`);

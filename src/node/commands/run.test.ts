@@ -2,6 +2,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
+import { Machine } from '../../machine.ts';
+import { findPreset, type PresetName } from '../../mmu/presets.ts';
 import { codeImage, le32, TINY, TINY_OUTPUT } from '../../vm/machine/testing/guests.ts';
 import { describeFailure } from '../cli-error.ts';
 import { createProgram } from '../program.ts';
@@ -40,6 +42,30 @@ async function penumbra(...args: string[]): Promise<{ out: string; err: string; 
 describe('penumbra run', () => {
   it('boots the tiny guest if it is given none', async () => {
     expect(await penumbra('run', '--memory', '16M')).toEqual({ out: TINY_OUTPUT, err: '', status: 0 });
+  });
+
+  // biome-ignore format: a table
+  it.each<[PresetName, boolean, string]>([
+    ['linux-3.9-rc',   false, 'linux-6.1'],
+    ['linux-6.1-tdp',  true,  'linux-6.1'],
+    ['linux-6.12',     false, 'linux-6.12'],
+    ['linux-6.12-tdp', true,  'linux-6.12'],
+  ])('takes the kernel %s for a policy', async (name, isTdpMmu, version) => {
+    const { out, err, status } = await penumbra('run', '--memory', '16M', '--policy', name, '--json');
+    expect({ err, status }).toEqual({ err: TINY_OUTPUT, status: 0 });
+    // The TDP MMU's tables are in no hash.
+    expect(JSON.parse(out).vm.mmu_cache_miss === 0).toBe(isTdpMmu);
+    const { mmu } = Machine.load({ kernel: TINY, memory: 16 << 20, policy: name }).vm;
+    expect([mmu.tdpMmu, mmu.kernel.name, mmu.policy]).toEqual([isTdpMmu, version, findPreset(name)?.policy]);
+  });
+
+  it('refuses a kernel beside a paging that it does not have', async () => {
+    const { out, err, status } = await penumbra('run', '--policy', 'linux-6.12-tdp', '--paging', 'shadow');
+    expect({ out, status }).toEqual({ out: '', status: 2 });
+    expect(err).toBe('penumbra: --policy linux-6.12-tdp has tdp-mmu paging, not shadow');
+    expect((await penumbra('run', '--policy', 'linux-6.1', '--paging', 'tdp-mmu')).status).toBe(2);
+    const mode = await penumbra('run', '--memory', '16M', '--policy', 'linux-6.12', '--paging', 'shadow');
+    expect(mode).toEqual({ out: TINY_OUTPUT, err: '', status: 0 });
   });
 
   it("has the guest's debug exit as its status", async () => {
@@ -131,7 +157,7 @@ describe('penumbra run', () => {
     [['--memory', '1M'], /^penumbra: --memory 1M: 1048576 bytes of memory: it must be whole MiB, from 2 to 3072$/],
     [['--cpu', 'i386'], /^penumbra: --cpu i386: no CPU model "i386"; there are max, /],
     [['--cpu', 'max,+avx'], /^penumbra: --cpu max,\+avx: CPU feature "avx" is not built$/],
-    [['--cpus', '2'], /^penumbra: --cpus 2: there can be 1$/],
+    [['--cpus', '9'], /^penumbra: --cpus 9: there can be 1 to 8$/],
     [['--verify', '0'], /^penumbra: --verify takes a whole number above 0, not '0'$/],
     [['--paging', 'epic'], /--paging/],
     [['--tracker', 'pml'], /^penumbra: --tracker pml needs a CPU that logs writes: --paging ept or ept-tdp-mmu$/],

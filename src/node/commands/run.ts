@@ -14,28 +14,34 @@ import {
   CpuModelError,
   Machine,
   type MachineStats,
+  MAX_CPUS,
   PAGINGS,
   type PagingName,
   type PcEnd,
+  PolicyError,
 } from '../../machine.ts';
 import { POLICIES, type PolicyName } from '../../mmu/policy.ts';
+import { PRESETS, type PresetName } from '../../mmu/presets.ts';
 import { DirtyLogCheck } from '../../vm/machine/dirty-log-check.ts';
 import { writeWhole } from '../atomic-file.ts';
 import { CliError, EXIT_OWN_ERROR } from '../cli-error.ts';
+import { type DeviceFlags, deviceOptions } from '../device-flags.ts';
 import { EscapeKey } from '../escape-key.ts';
 import { packageFile } from '../package-files.ts';
 import { machineTable } from '../table-machine.ts';
 import { TraceClerk } from '../trace-clerk.ts';
 
-interface RunCommandOptions {
+interface RunCommandOptions extends DeviceFlags {
   readonly kernel: string;
   readonly initrd?: string;
   readonly append: string;
   readonly memory: string;
   readonly cpus: string;
+  readonly quantum?: string;
+  readonly seed?: string;
   readonly cpu: string;
-  readonly paging: PagingName;
-  readonly policy: PolicyName;
+  readonly paging?: PagingName;
+  readonly policy: PolicyName | PresetName;
   readonly hostPages: string;
   readonly realtime?: boolean;
   readonly dirtyLog?: boolean;
@@ -58,6 +64,7 @@ const TRACKERS: Readonly<Record<string, { readonly ringBytes?: number; readonly 
   pml: { pml: true },
   'pml-ring': { ringBytes: RING_BYTES, pml: true },
 };
+const POLICY_NAMES = [...Object.keys(POLICIES), ...PRESETS.map(({ name }) => name)];
 const TINY_GUEST = 'tiny';
 const HOST_LEVELS: Readonly<Record<string, 1 | 2 | 3>> = { '4k': 1, '2m': 2, '1g': 3 };
 
@@ -69,16 +76,38 @@ export function register(program: Command): void {
     .option('--initrd <file>', 'its initial RAM disk; for a multiboot image, its module')
     .option('--append <text>', "the kernel's command line", '')
     .option('--memory <size>', 'RAM: 512M, 1G; whole MiB', '512M')
-    .option('--cpus <n>', 'CPUs: 1', '1')
+    .option('--cpus <n>', 'CPUs, 1 to 8', '1')
+    .option('--quantum <n>', "of several CPUs: instructions, on the average, until it is the next one's turn")
+    .option('--seed <n>', 'of several CPUs: chooses how long each turn is')
     .option(
       '--cpu <model>',
       "max, qemu64 or another of QEMU's, then changes: max,-smap,+pku,vendor=GenuineIntel",
       'max',
     )
-    .addOption(new Option('--paging <name>', "KVM's paging").choices(Object.keys(PAGINGS)).default('tdp'))
-    .addOption(new Option('--policy <name>', "the MMU's policy").choices(Object.keys(POLICIES)).default('lazy'))
+    .addOption(
+      new Option('--paging <name>', "KVM's paging; if absent the kernel's of --policy, or else tdp").choices(
+        Object.keys(PAGINGS),
+      ),
+    )
+    .addOption(
+      new Option('--policy <name>', "the MMU's policy, or a kernel: its policy, engine and version")
+        .choices(POLICY_NAMES)
+        .default('lazy'),
+    )
     .addOption(
       new Option('--host-pages <size>', "of the host's mappings").choices(Object.keys(HOST_LEVELS)).default('2m'),
+    )
+    .option(
+      '--disk <file>',
+      'a virtio disk; FILE[,overlay=FILE|,snapshot|,ro]; again for another',
+      (one, all: string[] | undefined) => [...(all ?? []), one],
+    )
+    .option('--rng [seed]', 'an entropy device; the same seed, the same numbers')
+    .option('--balloon', 'a balloon, empty at first')
+    .addOption(
+      new Option('--console <name>', 'which console is typed into; of virtio, hvc0')
+        .choices(['serial', 'virtio'])
+        .default('serial'),
     )
     .option('--realtime', "the guest's clock follows the host's, and a halted CPU costs nothing")
     .option('--dirty-log', 'keeps the dirty log on for the whole run')
@@ -97,7 +126,7 @@ export function register(program: Command): void {
 
 async function run(options: RunCommandOptions): Promise<void> {
   const { ringBytes, pml } = TRACKERS[options.tracker];
-  if (pml === true && PAGINGS[options.paging].ept?.ad !== true)
+  if (pml === true && PAGINGS[options.paging ?? 'tdp'].ept?.ad !== true)
     throw new CliError(`--tracker ${options.tracker} needs a CPU that logs writes: --paging ept or ept-tdp-mmu`);
   if (ringBytes !== undefined && options.dirtyLog === true && options.checkLog === undefined)
     throw new CliError(`--tracker ${options.tracker} needs someone who empties the ring: --check-log`);
@@ -123,7 +152,8 @@ async function run(options: RunCommandOptions): Promise<void> {
 }
 
 function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
-  if (wholeNumber('--cpus', options.cpus) !== 1) throw new CliError(`--cpus ${options.cpus}: there can be 1`);
+  const cpus = wholeNumber('--cpus', options.cpus);
+  if (cpus > MAX_CPUS) throw new CliError(`--cpus ${options.cpus}: there can be 1 to ${MAX_CPUS}`);
   try {
     return Machine.load({
       kernel: readFileSync(kernelPath(options.kernel)),
@@ -131,6 +161,9 @@ function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
       cmdline: options.append,
       name: options.kernel,
       memory: parseSize(options.memory),
+      cpus,
+      quantum: options.quantum === undefined ? undefined : wholeNumber('--quantum', options.quantum),
+      seed: options.seed === undefined ? undefined : wholeNumber('--seed', options.seed),
       cpu: options.cpu,
       paging: options.paging,
       policy: options.policy,
@@ -140,10 +173,12 @@ function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
       ...TRACKERS[options.tracker],
       epoch: options.epoch === undefined ? undefined : wholeNumber('--epoch', options.epoch),
       trace: clerk?.tracer,
+      ...deviceOptions(options),
     });
   } catch (error) {
     if (error instanceof BootError) throw new CliError(`${options.kernel}: ${error.message}`);
     if (error instanceof CpuModelError) throw new CliError(`--cpu ${options.cpu}: ${error.message}`);
+    if (error instanceof PolicyError) throw new CliError(`--policy ${error.message}`);
     if (error instanceof RangeError) throw new CliError(`--memory ${options.memory}: ${error.message}`);
     throw error;
   }
@@ -171,12 +206,13 @@ function parseSize(text: string): number {
 
 function verifyEvery(machine: Machine, every: number): void {
   let exits = 0;
-  machine.pc.unit.onExit = () => {
+  const onExit = (): void => {
     if (++exits % every !== 0) return;
     const [first, ...more] = machine.vm.verify();
     if (first !== undefined)
       throw new Error(`after ${exits} exits ${first}${more.length > 0 ? ` and ${more.length} more` : ''}`);
   };
+  for (const { unit } of machine.pc.cpus) unit.onExit = onExit;
 }
 
 function checkLog(machine: Machine, millions: number): DirtyLogCheck {

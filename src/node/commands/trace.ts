@@ -4,7 +4,7 @@ import { ftraceText } from '../../formats/ftrace.ts';
 import { perfettoTrace } from '../../formats/perfetto.ts';
 import { traceDat } from '../../formats/trace-dat.ts';
 import { count } from '../../lab/narrative.ts';
-import { STORY_POLICIES } from '../../lab/policies.ts';
+import { ALL_POLICIES } from '../../lab/policies.ts';
 import { DEFAULT_ROUND_EPOCHS, DEFAULT_SEED } from '../../lab/replay.ts';
 import { traceRun } from '../../lab/trace-run.ts';
 import type { EventLog } from '../../trace/event-log.ts';
@@ -37,7 +37,7 @@ export function register(program: Command): void {
     .argument('<trace>', `a .pntrace file, ${EMBEDDED_TRACES.join(', ')}, or synthetic:SEED`)
     .requiredOption('--out <file>', 'the file to write')
     .addOption(new Option('--format <name>', 'of the file').choices(Object.keys(WRITERS)).default('ftrace'))
-    .option('--policy <name>', STORY_POLICIES.map((policy) => policy.name).join(', '), 'lazy')
+    .option('--policy <name>', ALL_POLICIES.map((policy) => policy.name).join(', '), 'lazy')
     .option('--epochs <a..b>', 'only these epochs, b not included; the start of the log belongs to epoch 0')
     .option('--round-epochs <n>', 'epochs between two rounds of the migration', String(DEFAULT_ROUND_EPOCHS))
     .option('--seed <n>', 'order of several vCPUs within an epoch, which no recording has', String(DEFAULT_SEED))

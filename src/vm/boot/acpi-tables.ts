@@ -1,7 +1,7 @@
 /**
  * The ACPI tables of our board, between 0xe0000 and 1 MiB:
  *
- *   RSDP -> XSDT -> FADT -> FACS, DSDT     \_S5, CPUs, COM1, RTC
+ *   RSDP -> XSDT -> FADT -> FACS, DSDT     \_S5, CPUs, PCI root, COM1, RTC
  *               \-> MADT                   local APICs, IOAPIC, IRQ 0 at pin 2, the SCI as a level, NMI at LINT1
  *
  * The machine is in ACPI mode from the start and has no i8042 and no VGA; the FADT says so.
@@ -9,10 +9,18 @@
 import { PM1A_CONTROL_PORT, PM1A_EVENT_PORT, PM_TIMER_PORT, SCI_IRQ, SLEEP_TYPE_S5 } from '../../dev/acpi-pm.ts';
 import { IOAPIC_GPA } from '../../dev/ioapic.ts';
 import { LOCAL_APIC_GPA } from '../../dev/local-apic.ts';
-import { RESET_PORT, RESET_VALUE } from '../../dev/pci-host.ts';
+import {
+  PCI_PORT,
+  PCI_SLOTS,
+  PCI_WINDOW_BYTES,
+  PCI_WINDOW_GPA,
+  pinOfSlot,
+  RESET_PORT,
+  RESET_VALUE,
+} from '../../dev/pci/pci-host.ts';
 import { RTC_CENTURY, RTC_IRQ, RTC_PORT } from '../../dev/rtc-mc146818.ts';
 import { COM1_IRQ, COM1_PORT, UART_PORTS } from '../../dev/uart-16550.ts';
-import { type Aml, device, eisaId, integer, name, packageOf, portAndIrq, scope, string } from './aml.ts';
+import { type Aml, device, eisaId, integer, name, packageOf, pciRoot, portAndIrq, scope, string } from './aml.ts';
 import { type MemoryWrite, setU64, utf8 } from './boot-image.ts';
 import { FIRMWARE_GPA } from './e820.ts';
 
@@ -32,7 +40,6 @@ const TIMER_IS_32_BITS = 1 << 8;
 const RESET_REGISTER_WORKS = 1 << 10;
 const BOOT_LEGACY_DEVICES = 1 << 0;
 const BOOT_NO_VGA = 1 << 2;
-const BOOT_NO_MSI = 1 << 3;
 const BOOT_NO_ASPM = 1 << 4;
 
 const SPACE_IO = 1;
@@ -97,11 +104,26 @@ function buildDsdt(cpus: number): Uint8Array {
     ...scope(
       '_SB',
       ...processors,
+      device(
+        'PCI0',
+        name('_HID', eisaId('PNP0A03')),
+        name('_UID', integer(0)),
+        name('_CRS', pciRoot(PCI_PORT, PCI_WINDOW_GPA, PCI_WINDOW_BYTES)),
+        name('_PRT', packageOf(...intxRoutes())),
+      ),
       legacy('COM1', 'PNP0501', portAndIrq(COM1_PORT, UART_PORTS, COM1_IRQ)),
       legacy('RTC0', 'PNP0B00', portAndIrq(RTC_PORT, 2, RTC_IRQ)),
     ),
   ];
   return table('DSDT', 2, Uint8Array.from(body));
+}
+
+/** INTA of each slot: a pin of the IOAPIC, without a link device. */
+function intxRoutes(): Aml[] {
+  return Array.from({ length: PCI_SLOTS - 1 }, (_, i) => {
+    const slot = i + 1;
+    return packageOf(integer(slot * 65536 + 0xffff), integer(0), integer(0), integer(pinOfSlot(slot)));
+  });
 }
 
 function buildFadt(dsdtGpa: number, facsGpa: number): Uint8Array {
@@ -122,7 +144,7 @@ function buildFadt(dsdtGpa: number, facsGpa: number): Uint8Array {
   view.setUint16(at(96), 0xfff, true);
   view.setUint16(at(98), 0xfff, true);
   view.setUint8(at(108), RTC_CENTURY);
-  view.setUint16(at(109), BOOT_LEGACY_DEVICES | BOOT_NO_VGA | BOOT_NO_MSI | BOOT_NO_ASPM, true);
+  view.setUint16(at(109), BOOT_LEGACY_DEVICES | BOOT_NO_VGA | BOOT_NO_ASPM, true);
   const flags = WBINVD_WORKS | C1_WORKS | NO_SLEEP_BUTTON | RTC_WAKES_NOT | TIMER_IS_32_BITS | RESET_REGISTER_WORKS;
   view.setUint32(at(112), flags, true);
   setIoAddress(view, at(116), RESET_PORT, 1);

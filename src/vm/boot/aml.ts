@@ -72,6 +72,20 @@ export function portAndIrq(port: number, ports: number, irq: number): Aml {
   return buffer([...io, ...irqNoFlags, ...endTag]);
 }
 
+/** Current resources of a PCI root: bus 0, configuration ports, all other ports, one window of memory. */
+export function pciRoot(configPort: number, windowGpa: number, windowBytes: number): Aml {
+  const u16 = (value: number): number[] => [value & 0xff, (value >>> 8) & 0xff];
+  const u32 = (value: number): number[] => [...u16(value & 0xffff), ...u16(value >>> 16)];
+  // Tag, length; type, flags, flags of the type; granularity, first, last, translation, length.
+  const words = (first: number, last: number): number[] => [0, first, last, 0, last - first + 1].flatMap(u16);
+  const ports = (first: number, last: number): number[] => [0x88, 0x0d, 0x00, 1, 0x0c, 3, ...words(first, last)];
+  const memory = [0, windowGpa, windowGpa + windowBytes - 1, 0, windowBytes].flatMap(u32);
+  const config = [0x47, 0x01, ...u16(configPort), ...u16(configPort), 0x01, 8];
+  const io = [...ports(0, configPort - 1), ...ports(configPort + 8, 0xffff)];
+  const window = [0x87, 0x17, 0x00, 0, 0x0c, 1, ...memory];
+  return buffer([0x88, 0x0d, 0x00, 2, 0x0c, 0, ...words(0, 0), ...config, ...io, ...window, 0x79, 0x00]);
+}
+
 /** A package length counts itself: 1 byte up to 63, else 2 to 4. */
 function withLength(body: readonly number[]): Aml {
   if (body.length + 1 <= 0x3f) return [body.length + 1, ...body];

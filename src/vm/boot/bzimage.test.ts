@@ -24,6 +24,17 @@ describe('a bzImage', () => {
     expect([cs.selector, cs.flags]).toEqual([0x10, 0xa]);
   });
 
+  it.each([
+    ['says that it has no 64-bit entry', (v: DataView) => v.setUint16(0x236, 0, true)],
+    ['is older than the 64-bit entry', (v: DataView) => v.setUint16(0x206, 0x20b, true)],
+  ])('is entered at its start in protected mode without paging if it %s', (_, change) => {
+    const image = loadKernel(sourceOf(buildBzImage(change)));
+    const { rip, rsi, cr0, cr4, efer, rflags, cs, ds } = image.registers;
+    expect([rip, rsi, cr0, cr4, efer, rflags]).toEqual([0x1000000, 0x2000, 0x11, 0, 0, 2]);
+    expect([cs.selector, cs.flags, cs.limit, ds.selector, ds.flags]).toEqual([0x10, 0xc, 0xffffffff, 0x18, 0xc]);
+    expect(image.writes.some((write) => write.gpa === 0x9000)).toBe(false);
+  });
+
   it('finds its zero page filled in', () => {
     const image = loadKernel(sourceOf(buildBzImage(), { initrd: new Uint8Array(5000).fill(7) }));
     const page = at(image, 0x2000);
@@ -93,9 +104,8 @@ describe('a bzImage', () => {
   // biome-ignore format: a table
   it.each<[string, (view: DataView) => void, RegExp]>([
     ['no boot flag',                (v) => v.setUint16(0x1fe, 0),            /offset 0x1fe: no boot flag/],
-    ['an old protocol',             (v) => v.setUint16(0x206, 0x20b, true),  /offset 0x206: boot protocol 2.11/],
+    ['an old protocol',             (v) => v.setUint16(0x206, 0x209, true),  /offset 0x206: boot protocol 2.9/],
     ['a zImage',                    (v) => v.setUint8(0x211, 0),             /offset 0x211: a zImage/],
-    ['no 64-bit entry',             (v) => v.setUint16(0x236, 0, true),      /offset 0x236: no 64-bit entry point/],
     ['a header that ends early',    (v) => v.setUint8(0x201, 0x10),          /offset 0x201: the setup header ends at 0x212/],
     ['a header that ends late',     (v) => v.setUint8(0x201, 0xff),          /offset 0x201: the setup header ends at 0x301/],
     ['more kernel than file',       (v) => v.setUint32(0x1f4, 514, true),    /says 8224 bytes of kernel, the file has 8192/],

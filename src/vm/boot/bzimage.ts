@@ -1,7 +1,8 @@
 /**
- * Linux's bzImage by the 64-bit boot protocol: no firmware, no real mode. The protected-mode part goes to the kernel's preferred
- * address (or, if that is not RAM and it can be moved, elsewhere), the setup header is copied into the zero page and completed,
- * and the boot processor starts in 64-bit mode at startup_64, 0x200 after the start. (Documentation/x86/boot.rst)
+ * Linux's bzImage by the 64-bit or 32-bit boot protocol: no firmware, no real mode. The protected-mode part goes to the kernel's
+ * preferred address (or, if that is not RAM and it can be moved, elsewhere), the setup header is copied into the zero page and
+ * completed, and the boot processor starts in 64-bit mode at startup_64, 0x200 after the start; or, if the kernel has no such
+ * entry, in 32-bit protected mode without paging at the start itself. (Documentation/x86/boot.rst)
  */
 import {
   BOOT_PARAMS_GPA,
@@ -18,6 +19,7 @@ import {
   longModeEntry,
   type MemoryWrite,
   placeInitrd,
+  protectedModeEntry,
   setU64,
 } from './boot-image.ts';
 import { E820_RAM, HIGH_RAM_GPA } from './e820.ts';
@@ -50,6 +52,8 @@ const E820_TABLE = 0x2d0;
 const E820_MAX = 128;
 
 const HDRS = 0x53726448;
+/** 2.10 brought the preferred address and the room that unpacking needs. */
+const VERSION_NEEDED = 0x020a;
 /** 2.12 brought the 64-bit entry point. */
 const VERSION_64BIT = 0x020c;
 const LOADED_HIGH = 1;
@@ -84,11 +88,12 @@ export function loadBzImage(source: BootSource): BootImage {
     view.setUint32(RAMDISK_BYTES, source.initrd.length, true);
     writes.push({ gpa, bytes: source.initrd });
   }
-  const registers = longModeEntry({ rip: load + STARTUP_64, rsi: BOOT_PARAMS_GPA });
-  writes.push(gdtWrite(registers), identityTables(), cmdlineWrite(source.cmdline, header.cmdlineBytes), {
-    gpa: BOOT_PARAMS_GPA,
-    bytes: zeroPage,
-  });
+  const registers = header.is64Bit
+    ? longModeEntry({ rip: load + STARTUP_64, rsi: BOOT_PARAMS_GPA })
+    : protectedModeEntry({ rip: load, rsi: BOOT_PARAMS_GPA });
+  if (header.is64Bit) writes.push(identityTables());
+  writes.push(gdtWrite(registers), cmdlineWrite(source.cmdline, header.cmdlineBytes));
+  writes.push({ gpa: BOOT_PARAMS_GPA, bytes: zeroPage });
   return checkedImage({ kind: 'bzImage', writes, registers }, source.map);
 }
 
@@ -103,6 +108,7 @@ interface SetupHeader {
   readonly isRelocatable: boolean;
   readonly initrdAddrMax: number;
   readonly cmdlineBytes: number;
+  readonly is64Bit: boolean;
 }
 
 function readHeader(file: Uint8Array): SetupHeader {
@@ -111,13 +117,10 @@ function readHeader(file: Uint8Array): SetupHeader {
   if (view.getUint16(BOOT_FLAG, true) !== 0xaa55) throw new BootError('bzImage offset 0x1fe', 'no boot flag 0xaa55');
   if (!isBzImage(file)) throw new BootError('bzImage offset 0x202', 'no "HdrS"');
   const version = view.getUint16(VERSION, true);
-  if (version < VERSION_64BIT) {
-    throw new BootError('bzImage offset 0x206', `boot protocol ${version >> 8}.${version & 255}, needed is 2.12`);
+  if (version < VERSION_NEEDED) {
+    throw new BootError('bzImage offset 0x206', `boot protocol ${version >> 8}.${version & 255}, needed is 2.10`);
   }
   if (!(view.getUint8(LOADFLAGS) & LOADED_HIGH)) throw new BootError('bzImage offset 0x211', 'a zImage, loaded low');
-  if (!(view.getUint16(XLOADFLAGS, true) & XLF_KERNEL_64)) {
-    throw new BootError('bzImage offset 0x236', 'no 64-bit entry point (a 32-bit kernel?)');
-  }
   const end = MAGIC + view.getUint8(HEADER_JUMP);
   if (end < HEADER_END || end > E820_TABLE) {
     throw new BootError('bzImage offset 0x201', `the setup header ends at ${hex(end)}`);
@@ -146,6 +149,7 @@ function readHeader(file: Uint8Array): SetupHeader {
     isRelocatable: view.getUint8(RELOCATABLE) !== 0,
     initrdAddrMax: view.getUint32(INITRD_ADDR_MAX, true) || 0x37ffffff,
     cmdlineBytes: view.getUint32(CMDLINE_BYTES_MAX, true) || 255,
+    is64Bit: version >= VERSION_64BIT && (view.getUint16(XLOADFLAGS, true) & XLF_KERNEL_64) !== 0,
   };
 }
 

@@ -19,7 +19,7 @@ export interface BootFiles {
 /** Throws a BootError for an image that is broken or has no room. */
 export function bootPc(pc: Pc, files: BootFiles): BootImage {
   const map = buildE820(pc.ramBytes);
-  const acpi = buildAcpiTables(1);
+  const acpi = buildAcpiTables(pc.cpus.length);
   const image = loadKernel({ ...files, map, rsdpGpa: acpi.rsdpGpa });
   for (const { gpa, bytes } of [acpi.write, ...image.writes]) pc.ram.set(bytes, gpa);
   const { cpu, unit, vm } = pc;

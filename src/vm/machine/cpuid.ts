@@ -156,7 +156,8 @@ export class Cpuid {
   private readonly words: Record<Word, number>;
   private readonly cpus: number;
   private readonly apicId: number;
-  private readonly signature: number;
+  /** Family, model and stepping. */
+  readonly signature: number;
 
   constructor(description: CpuDescription, cpus: number, apicId: number) {
     this.description = description;

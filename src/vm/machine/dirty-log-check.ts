@@ -22,7 +22,7 @@ export class DirtyLogCheck {
     this.pc = pc;
     this.copy = new Int32Array(wordsOf(pc));
     this.bitmap = new Int32Array(Math.ceil(pc.ramBytes / PAGE_BYTES / 32));
-    pc.unit.onRingFull = () => this.takeRing();
+    for (const { unit } of pc.cpus) unit.onRingFull = () => this.takeRings();
     pc.setLogging(true);
   }
 
@@ -30,7 +30,7 @@ export class DirtyLogCheck {
   round(): void {
     const { pc, copy } = this;
     if (pc.unit.dirtyRing === null) this.bitmap = pc.vm.getDirtyLog(0);
-    else this.takeRing();
+    else this.takeRings();
     const { bitmap } = this;
     const ram = wordsOf(pc);
     this.rounds++;
@@ -47,11 +47,13 @@ export class DirtyLogCheck {
     bitmap.fill(0);
   }
 
-  private takeRing(): void {
+  private takeRings(): void {
     const { pc, bitmap } = this;
-    pc.unit.dirtyRing?.harvest((_slot, page) => {
-      bitmap[page >>> 5] |= 1 << (page & 31);
-    });
+    for (const { unit } of pc.cpus) {
+      unit.dirtyRing?.harvest((_slot, page) => {
+        bitmap[page >>> 5] |= 1 << (page & 31);
+      });
+    }
     pc.vm.resetDirtyRings();
   }
 }

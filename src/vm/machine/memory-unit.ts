@@ -149,7 +149,7 @@ export class MemoryUnit {
       },
       flushTlbGva: (lo, hi) => this.forgetPage(lo, hi),
       flushTlbCurrent: () => this.flushTlb(),
-      kick: () => this.flushPml(),
+      kick: () => this.kick(),
     });
     updatePml(mmu, this.pml);
     this.dirtyRing = mmu.rings === null ? null : mmu.rings.add(id);
@@ -164,6 +164,19 @@ export class MemoryUnit {
     this.vcpu.stats.exits++;
     this.flushPml();
     this.onExit();
+  }
+
+  /** The vCPU leaves the guest, if it is there. In a ring its pages are its own, whoever runs. */
+  private kick(): void {
+    const { rings } = this.mmu;
+    if (rings === null) {
+      this.flushPml();
+      return;
+    }
+    const { running } = rings;
+    rings.running = this.dirtyRing;
+    this.flushPml();
+    rings.running = running;
   }
 
   /** What the CPU has logged of dirty pages comes into KVM's log. */
@@ -186,7 +199,7 @@ export class MemoryUnit {
     if (this.written !== 0) this.tellWritten();
     this.loadControls();
     for (let tries = 0; tries < MAX_TRIES; tries++) {
-      if (this.dirtyRing?.isSoftFull) this.leaveForRing(this.dirtyRing);
+      this.makeRoomInRing();
       if (vcpu.requests !== 0) this.serveRequests();
       if (vcpu.root.sp === 0) {
         const result = loadMmu(mmu, vcpu);
@@ -203,7 +216,10 @@ export class MemoryUnit {
     return this.fail(new Error(`KVM gets nowhere with the guest's access to ${hex(lo, hi)}`));
   }
 
-  private leaveForRing(ring: DirtyRing): void {
+  /** Lets user space empty the dirty ring if it is full but for its reserve. */
+  makeRoomInRing(): void {
+    const ring = this.dirtyRing;
+    if (ring === null || !ring.isSoftFull) return;
     if (this.mmu.trace.on) this.mmu.trace.emit(TP_DIRTY_RING_EXIT, ring.index);
     this.countExit();
     this.onRingFull();

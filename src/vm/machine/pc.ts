@@ -1,9 +1,9 @@
 /**
- * A PC with one CPU: the CPU of `cpu/`, its memory through `mmu/`, the devices of `dev/`, and the loop that gives them time.
+ * A PC: CPUs of `cpu/`, their memory through `mmu/`, the devices of `dev/`, and the loop that gives all of them time.
  *
- *     cpu.run -- address --> MemoryUnit          time = retired instructions + what was skipped while the CPU was halted,
- *        |------ port, MMIO, MSR --> Board              one instruction a nanosecond, one TSC tick a nanosecond
- *        '------ ends: a timer is due, HLT, hypercall, the run is over
+ *     PcCpu: cpu.run -- address --> MemoryUnit       time = retired instructions + what was skipped while all CPUs halted,
+ *               |------ port, MMIO, MSR --> Board           one instruction a nanosecond, one TSC tick a nanosecond
+ *               '------ ends: its turn, a timer is due, HLT, hypercall, the run is over
  *
  * Deterministic: with the same image, options and input the same instructions happen, whatever the host does. In real time
  * the loop's owner moves the clock (`catchUp`) and waits while `isIdle`.
@@ -11,36 +11,22 @@
 import type { ByteSink } from '../../dev/uart-16550.ts';
 import { Board } from '../../dev/board.ts';
 import { DEBUG_EXIT, POWER_OFF, RESET, RUNNING } from '../../dev/power.ts';
-import {
-  MSR_KVM_SYSTEM_TIME,
-  MSR_KVM_SYSTEM_TIME_NEW,
-  MSR_KVM_WALL_CLOCK,
-  MSR_KVM_WALL_CLOCK_NEW,
-} from '../../dev/kvm-clock.ts';
-import {
-  type Bus,
-  CR_EFER,
-  EXIT_HALT,
-  EXIT_HYPERCALL,
-  EXIT_SHUTDOWN,
-  EXIT_UNSUPPORTED,
-  NO_FAULT,
-  type Translation,
-} from '../../cpu/bus.ts';
-import { Cpu } from '../../cpu/cpu.ts';
-import { CPL, CR4, CR8, layoutAt, RAX, TSC_OFFSET } from '../../cpu/state.ts';
+import { EXIT_HALT, EXIT_HYPERCALL, EXIT_PAUSE, EXIT_SHUTDOWN, EXIT_UNSUPPORTED } from '../../cpu/bus.ts';
+import type { Cpu } from '../../cpu/cpu.ts';
+import { CPL, type Layout, layoutAt, layoutBeside, RAX } from '../../cpu/state.ts';
 import { FLAT_HVA, FlatHost } from '../../mem/flat-host.ts';
 import { writeGuest } from '../../mmu/guest-memory.ts';
-import { invlpg } from '../../mmu/inject.ts';
+import type { KernelVersion } from '../../mmu/kernel-version.ts';
 import type { Policy } from '../../mmu/policy.ts';
 import type { Tracer } from '../../trace/tracer.ts';
-import { invpcid, setCr0, setCr3, setCr4, setEfer } from '../control-registers.ts';
 import { CAP_DIRTY_LOG_RING, Vm } from '../vm.ts';
-import { Cpuid, type CpuDescription } from './cpuid.ts';
+import type { CpuDescription } from './cpuid.ts';
+import { GuestDma } from './guest-dma.ts';
 import { hypercall } from './hypercall.ts';
-import { MemoryUnit } from './memory-unit.ts';
-import { Msrs } from './msrs.ts';
+import type { MemoryUnit } from './memory-unit.ts';
+import { MP_HALTED, MP_RUNNABLE, PcCpu, type PcCpuOptions } from './pc-cpu.ts';
 import { describeRegisters } from './registers.ts';
+import { QUANTUM, Turns } from './turns.ts';
 
 /**
  * `tdp`: nested paging (AMD's NPT) by the rmap-based engine; `tdp-mmu`: by the TDP MMU. `ept`, `ept-tdp-mmu`: the same in
@@ -63,7 +49,14 @@ export interface PcOptions {
   readonly ramBytes: number;
   readonly cpu: CpuDescription;
   readonly paging: PagingName;
+  /** How many CPUs; one if absent. */
+  readonly cpus?: number;
+  /** Of several CPUs: instructions of a turn, and the seed of what turns differ by. */
+  readonly quantum?: number;
+  readonly seed?: number;
   readonly policy?: Policy;
+  /** Whose MMU it is; Linux 6.1's if absent. */
+  readonly kernelVersion?: KernelVersion;
   /** What the guest sends on its serial port. */
   readonly console: ByteSink;
   /** Time of day at power-on, UTC, in seconds since 1970. */
@@ -98,43 +91,35 @@ const TSC_KHZ = 1e6;
 /** What a halt takes of a slice, so that a guest that only sleeps gives way too. */
 const HALT_COST = 1000;
 
-const VECTOR_GP = 13;
-const MSR_TSC = 0x10;
-const MSR_APIC_BASE = 0x1b;
-const MSR_TSC_DEADLINE = 0x6e0;
-const MSR_X2APIC_FIRST = 0x800;
-const MSR_X2APIC_LAST = 0x8ff;
+export const MAX_CPUS = 8;
 
-export class Pc implements Bus {
+export class Pc {
   readonly vm: Vm;
-  readonly unit: MemoryUnit;
-  readonly cpu: Cpu;
   readonly board: Board;
-  readonly cpuidTable: Cpuid;
+  readonly cpus: readonly PcCpu[];
   readonly ramBytes: number;
   /** The guest's memory, by guest-physical address. */
   readonly ram: Uint8Array;
+  /** The devices' way to it. */
+  readonly dma: GuestDma;
   end: PcEnd | null = null;
-  /** Halted, with nothing to wake it before `board.clock.nextDeadline`. */
+  /** All CPUs are halted, with nothing to wake one before `board.clock.nextDeadline`. */
   isIdle = false;
-  /** In real time a halted CPU waits for the clock; in virtual time the clock goes on at once. */
+  /** In real time halted CPUs wait for the clock; in virtual time the clock goes on at once. */
   waitsForClock = false;
 
-  private readonly msrs = new Msrs();
-  /** Virtual time minus retired instructions, ns. */
-  private skipped = 0;
-  /** Virtual time at which the CPU's present run ends. */
-  private runEnds = 0;
+  private readonly turns: Turns;
 
   constructor(options: PcOptions) {
-    const { ramBytes } = options;
-    const layout = layoutAt(LAYOUT_BASE);
-    const ramBase = Math.ceil(layout.end / WASM_PAGE) * WASM_PAGE;
+    const { ramBytes, cpus = 1 } = options;
+    if (!(cpus >= 1 && cpus <= MAX_CPUS)) throw new RangeError(`${cpus} CPUs: there can be 1 to ${MAX_CPUS}`);
+    const layouts = layoutsOf(cpus);
+    const ramBase = Math.ceil(layouts[cpus - 1].end / WASM_PAGE) * WASM_PAGE;
     const memory = allocate(ramBase, ramBytes);
     this.ramBytes = ramBytes;
     this.ram = new Uint8Array(memory.buffer, ramBase, ramBytes);
     const host = new FlatHost({ bytes: ramBytes, level: options.hostLevel ?? 2, contents: this.ram });
-    const { paging, policy, nxHugePages, trace } = options;
+    const { paging, policy, kernelVersion: kernel, nxHugePages, trace } = options;
     const { npt, tdpMmu, ept } = PAGINGS[paging];
     const pml = options.pml === true;
     if (pml && ept?.ad !== true) throw new RangeError(`${paging} has no page-modification logging`);
@@ -144,16 +129,15 @@ export class Pc implements Bus {
       tdpMmu,
       ept: ept === null ? undefined : { ...ept, pml },
       policy,
+      kernel,
       nxHugePages,
       trace,
     });
     if (options.ringBytes !== undefined) this.vm.enableCap(CAP_DIRTY_LOG_RING, options.ringBytes);
     this.setLogging(false);
-    this.unit = new MemoryUnit(this.vm.mmu, 0, ramBase);
-    this.cpuidTable = new Cpuid(options.cpu, 1, 0);
     this.board = new Board({
       ramBytes,
-      cpus: 1,
+      cpus,
       epochS: options.epochS,
       console: options.console,
       memory: { writeGuest: (gpa, bytes) => this.writeGuest(gpa, bytes) },
@@ -161,10 +145,24 @@ export class Pc implements Bus {
       tscKhz: TSC_KHZ,
       x2apic: options.cpu.features.has('x2apic'),
     });
-    this.cpu = new Cpu(memory, layout, this);
-    this.cpu.useCpuid();
-    this.unit.connect(this.cpu);
-    this.unit.regs.cr4Allowed = this.cpu.cr4Allowed;
+    this.cpus = makeCpus(layouts, { cpus, vm: this.vm, board: this.board, model: options.cpu, memory, ramBase });
+    this.turns = new Turns(this.cpus, options.quantum ?? QUANTUM, options.seed ?? 1);
+    this.dma = new GuestDma({
+      ram: this.ram,
+      mmu: this.vm.mmu,
+      makeRoomInRing: () => this.turns.active.unit.makeRoomInRing(),
+      invalidateCode: (offset) => this.cpu.code.invalidate(this.ram.byteOffset + offset),
+    });
+  }
+
+  /** The boot processor's. */
+  get cpu(): Cpu {
+    return this.cpus[0].cpu;
+  }
+
+  /** The boot processor's. */
+  get unit(): MemoryUnit {
+    return this.cpus[0].unit;
   }
 
   /** Starts or stops the dirty log of all memory, as KVM_SET_USER_MEMORY_REGION does. */
@@ -182,75 +180,75 @@ export class Pc implements Bus {
 
   /** Runs for about so many instructions; less if the machine ends (`end`) or has nothing to do (`isIdle`). */
   run(instructions: number): void {
-    const { cpu, unit, board } = this;
+    const { turns } = this;
     let left = instructions;
     this.isIdle = false;
     while (left > 0 && this.end === null) {
-      if (unit.vcpu.requests !== 0) unit.serveRequests();
-      this.lookForEvents();
-      const now = this.now();
-      const budget = Math.max(1, Math.min(left, board.clock.nextDeadline - now));
-      this.runEnds = now + budget;
-      const before = cpu.retired;
-      const exit = cpu.run(budget);
-      left -= cpu.retired - before;
-      unit.tellWritten();
-      // Whatever ended the run, the CPU has left the guest.
-      unit.flushPml();
-      board.clock.advanceTo(this.now());
-      this.handle(exit);
-      if (exit === EXIT_HALT && this.end === null) {
-        this.lookForEvents();
-        left -= HALT_COST;
+      if (turns.left <= 0 && !turns.next()) {
         if (!this.wake()) return;
+        continue;
       }
+      left -= this.runTurn(turns.active, left);
     }
   }
 
-  /** Retired instructions. */
+  /** A piece of a turn. What it takes of a run of `most` instructions. */
+  private runTurn(active: PcCpu, most: number): number {
+    const { turns, board } = this;
+    const { cpu, unit } = active;
+    if (unit.vcpu.requests !== 0) unit.serveRequests();
+    active.lookForEvents();
+    const now = active.now();
+    const untilTimer = (board.clock.nextDeadline - now) * turns.sharers;
+    const budget = Math.max(1, Math.min(most, turns.left, untilTimer));
+    active.runEnds = now + budget / turns.sharers;
+    const before = cpu.retired;
+    const exit = cpu.run(budget);
+    const taken = cpu.retired - before;
+    turns.left -= taken;
+    unit.tellWritten();
+    // Whatever ended the run, the CPU has left the guest.
+    unit.flushPml();
+    board.clock.advanceTo(active.now());
+    this.handle(active, exit);
+    if (active.device.apic.initPending) active.acceptApicEvents();
+    if (exit === EXIT_PAUSE) turns.endAtPause();
+    else if (turns.left <= 0 || active.mpState !== MP_RUNNABLE) turns.end();
+    return exit === EXIT_HALT ? taken + HALT_COST : taken;
+  }
+
+  /** Retired instructions, of all CPUs. */
   get instructions(): number {
-    return this.cpu.retired;
+    let sum = 0;
+    for (const { cpu } of this.cpus) sum += cpu.retired;
+    return sum;
   }
 
   /** Real time: moves the clock to `ns` since power-on, if it is behind; timers fire. */
   catchUp(ns: number): void {
-    const now = this.now();
+    const { active } = this.turns;
+    const now = active.now();
     // Whole nanoseconds, as the TSC counts them.
-    if (ns > now) this.skip(Math.floor(ns - now));
-    this.board.clock.advanceTo(this.now());
+    if (ns > now) active.skip(Math.floor(ns - now));
+    this.board.clock.advanceTo(active.now());
   }
 
   /** Virtual time since power-on, also in the middle of a run. */
   get nowNs(): number {
-    return this.skipped + this.cpu.nowInCall;
+    return this.turns.active.nowNs;
   }
 
-  private now(): number {
-    return this.skipped + this.cpu.retired;
-  }
-
-  private skip(ns: number): void {
-    this.skipped += ns;
-    this.tellTsc();
-  }
-
-  private tellTsc(): void {
-    const { tsc } = this.board.cpus[0];
-    const offset = (BigInt(tsc.offsetHi) << 32n) | BigInt(tsc.offsetLo >>> 0);
-    this.cpu.state.setBig(TSC_OFFSET, offset + BigInt(this.skipped));
-  }
-
-  private handle(exit: number): void {
-    const { cpu, unit, board } = this;
-    if (exit !== EXIT_HALT && exit !== EXIT_HYPERCALL && unit.failure !== null)
-      this.finish('failed', unit.failure.message);
-    else if (exit === EXIT_SHUTDOWN) this.finish('shutdown', 'triple fault');
-    else if (exit === EXIT_UNSUPPORTED) this.finish('failed', `not built: ${cpu.unsupported}`);
+  private handle(active: PcCpu, exit: number): void {
+    const { board } = this;
+    const { cpu, unit } = active;
+    if (exit === EXIT_HALT) active.mpState = MP_HALTED;
     else if (exit === EXIT_HYPERCALL) {
       unit.countExit();
       const answer = hypercall(cpu.state.get(RAX), cpu.state.get(CPL));
       cpu.state.setPair(RAX, answer, answer >> 31);
-    }
+    } else if (unit.failure !== null) this.finish('failed', unit.failure.message, active);
+    else if (exit === EXIT_SHUTDOWN) this.finish('shutdown', 'triple fault', active);
+    else if (exit === EXIT_UNSUPPORTED) this.finish('failed', `not built: ${cpu.unsupported}`, active);
     const { request, status } = board.power;
     if (this.end !== null || request === RUNNING) return;
     if (request === POWER_OFF) this.end = { reason: 'power-off', status: 0, message: 'powered off' };
@@ -259,186 +257,29 @@ export class Pc implements Bus {
       this.end = { reason: 'debug-exit', status, message: `debug exit, status ${status}` };
   }
 
-  private finish(reason: 'halted' | 'shutdown' | 'failed', message: string): void {
-    this.end = { reason, status: 2, message: `${message}\n${describeRegisters(this.cpu)}` };
+  private finish(reason: 'halted' | 'shutdown' | 'failed', message: string, { cpu, index }: PcCpu): void {
+    const which = this.cpus.length > 1 ? `CPU ${index}: ` : '';
+    this.end = { reason, status: 2, message: `${which}${message}\n${describeRegisters(cpu)}` };
   }
 
-  /** After HLT: false if the CPU stays halted and the owner is to wait. RIP is behind the HLT already. */
+  /** No CPU can go on: false if they stay so and the owner is to wait. */
   private wake(): boolean {
-    const { cpu, board } = this;
-    const { clock, cpus } = board;
+    const { clock } = this.board;
+    const { active } = this.turns;
+    if (this.cpus.every((cpu) => cpu.isStuck)) {
+      this.finish('halted', 'halted with interrupts off', active);
+      return false;
+    }
     for (let fired = 0; ; fired++) {
-      if (cpus[0].apic.nmiPending || this.nmiGiven) return true;
-      if (cpu.interruptible && cpus[0].apic.interruptPending()) return true;
-      if (!cpu.interruptible && !cpu.shadowed) {
-        this.finish('halted', 'halted with interrupts off');
-        return false;
-      }
       if (clock.nextDeadline === Infinity || this.waitsForClock || fired === 100) {
         this.isIdle = true;
         return false;
       }
-      this.skip(Math.max(0, clock.nextDeadline - this.now()));
-      clock.advanceTo(this.now());
-      this.lookForEvents();
+      active.skip(Math.max(0, clock.nextDeadline - active.now()));
+      clock.advanceTo(active.now());
+      if (this.cpus.some((cpu) => cpu.isRunnable())) return true;
     }
   }
-
-  // ---- events ------------------------------------------------------------------------------------------------------
-
-  private nmiGiven = false;
-
-  private lookForEvents(): void {
-    const { apic } = this.board.cpus[0];
-    this.cpu.setInterruptLine(apic.interruptPending());
-    this.nmiGiven = false;
-    if (!apic.nmiPending) return;
-    apic.nmiPending = false;
-    this.nmiGiven = true;
-    this.cpu.injectNmi();
-  }
-
-  acknowledgeInterrupt(): number {
-    const { apic } = this.board.cpus[0];
-    const vector = apic.acknowledge();
-    this.cpu.setInterruptLine(apic.interruptPending());
-    return vector;
-  }
-
-  /** Devices see the time of the instruction that speaks to them. */
-  private beforeDevice(): void {
-    this.unit.countExit();
-    this.board.clock.advanceTo(this.nowNs);
-  }
-
-  /** What the access changed may be for the CPU to see. */
-  private afterDevice(): void {
-    const { board, cpu } = this;
-    const { apic } = board.cpus[0];
-    cpu.setInterruptLine(apic.interruptPending());
-    if (apic.nmiPending || board.power.request !== RUNNING || board.clock.nextDeadline < this.runEnds)
-      cpu.requestExit();
-  }
-
-  // ---- the bus -----------------------------------------------------------------------------------------------------
-
-  translate(lo: number, hi: number, access: number, out: Translation): number {
-    return this.unit.translate(lo, hi, access, out);
-  }
-
-  mmioRead(gpaLo: number, gpaHi: number, bytes: number): bigint {
-    this.beforeDevice();
-    const gpa = gpaOf(gpaLo, gpaHi);
-    const { board } = this;
-    const { apic } = board.cpus[0];
-    if (apic.covers(gpa)) return BigInt(apic.mmioRead(gpa, bytes) >>> 0);
-    const low = BigInt(board.mmio.read(gpa, bytes) >>> 0);
-    const value = bytes === 8 ? low | (BigInt(board.mmio.readHi >>> 0) << 32n) : low;
-    this.afterDevice();
-    return value;
-  }
-
-  mmioWrite(gpaLo: number, gpaHi: number, bytes: number, value: bigint): void {
-    this.beforeDevice();
-    const gpa = gpaOf(gpaLo, gpaHi);
-    const { board } = this;
-    const { apic } = board.cpus[0];
-    const lo = Number(BigInt.asIntN(32, value));
-    if (apic.covers(gpa)) {
-      apic.mmioWrite(gpa, bytes, lo);
-      this.cpu.state.set(CR8, apic.cr8());
-    } else board.mmio.write(gpa, bytes, lo, Number(BigInt.asIntN(32, value >> 32n)));
-    this.afterDevice();
-  }
-
-  portIn(port: number, bytes: number): number {
-    this.beforeDevice();
-    const value = this.board.ports.read(port, bytes);
-    this.afterDevice();
-    return value;
-  }
-
-  portOut(port: number, bytes: number, value: number): void {
-    this.beforeDevice();
-    this.board.ports.write(port, bytes, value);
-    this.afterDevice();
-  }
-
-  readMsr(index: number): bigint | null {
-    this.beforeDevice();
-    const { apic, kvmClock } = this.board.cpus[0];
-    if (isApicMsr(index)) return apic.readMsr(index) ? word64(apic.msrLo, apic.msrHi) : null;
-    if (isClockMsr(index)) return kvmClock.readMsr(index) ? word64(kvmClock.msrLo, kvmClock.msrHi) : null;
-    return this.msrs.read(index);
-  }
-
-  writeMsr(index: number, value: bigint): boolean {
-    this.beforeDevice();
-    const { apic, kvmClock } = this.board.cpus[0];
-    const lo = Number(BigInt.asIntN(32, value));
-    const hi = Number(BigInt.asIntN(32, value >> 32n));
-    if (index === MSR_TSC) {
-      this.board.writeTsc(0, lo, hi);
-      this.tellTsc();
-      this.afterDevice();
-      return true;
-    }
-    if (isClockMsr(index)) return kvmClock.writeMsr(index, lo, hi);
-    if (!isApicMsr(index)) return this.msrs.write(index, value);
-    if (!apic.writeMsr(index, lo, hi)) return false;
-    this.cpu.state.set(CR8, apic.cr8());
-    this.afterDevice();
-    return true;
-  }
-
-  cpuid(leaf: number, subleaf: number): readonly [number, number, number, number] {
-    this.unit.countExit();
-    const { apic } = this.board.cpus[0];
-    return this.cpuidTable.answer(leaf, subleaf, this.cpu.state.get(CR4), apic.isEnabled());
-  }
-
-  controlWrite(number: number, lo: number, hi: number): number {
-    const { unit, vm } = this;
-    const { vcpu, regs } = unit;
-    unit.tellWritten();
-    switch (number) {
-      case 0:
-        return setCr0(vm.mmu, vcpu, regs, lo, hi) ? NO_FAULT : VECTOR_GP;
-      case 3:
-        return vm.mmu.tdp || setCr3(vm.mmu, vcpu, regs, lo, hi) ? NO_FAULT : VECTOR_GP;
-      case 4:
-        return setCr4(vm.mmu, vcpu, regs, lo, hi) ? NO_FAULT : VECTOR_GP;
-      case CR_EFER:
-        setEfer(vm.mmu, vcpu, regs, lo);
-        return NO_FAULT;
-      default:
-        return NO_FAULT;
-    }
-  }
-
-  controlWritten(number: number): void {
-    if (number !== 8) return;
-    const { apic } = this.board.cpus[0];
-    apic.setCr8(this.cpu.state.get(CR8));
-    this.afterDevice();
-  }
-
-  invalidatePage(lo: number, hi: number): boolean {
-    const { unit, vm } = this;
-    unit.tellWritten();
-    if (vm.mmu.tdp) return unit.hasLargePage(lo, hi);
-    invlpg(vm.mmu, unit.vcpu, lo, hi);
-    return false;
-  }
-
-  invalidatePcid(type: number, pcid: number, lo: number, hi: number): boolean {
-    const { unit, vm } = this;
-    unit.tellWritten();
-    if (!vm.mmu.tdp) invpcid(vm.mmu, unit.vcpu, unit.regs, type, pcid, lo, hi);
-    return true;
-  }
-
-  codePage(): void {}
 
   // ---- the host's side ---------------------------------------------------------------------------------------------
 
@@ -449,7 +290,7 @@ export class Pc implements Bus {
       const at = gpa + done;
       const count = Math.min(8, bytes.length - done, 4096 - (at % 4096));
       mmu.bytes.set(bytes.subarray(done, done + count));
-      if (!writeGuest(mmu, this.unit.vcpu, Math.floor(at / 4096), at % 4096, count)) return false;
+      if (!writeGuest(mmu, this.turns.active.unit.vcpu, Math.floor(at / 4096), at % 4096, count)) return false;
       this.cpu.code.invalidate(this.ram.byteOffset + at);
       done += count;
     }
@@ -474,20 +315,19 @@ function allocate(ramBase: number, ramBytes: number): WebAssembly.Memory {
   return new WebAssembly.Memory({ initial: (ramBase + ramBytes) / WASM_PAGE });
 }
 
-const gpaOf = (lo: number, hi: number): number => hi * 4294967296 + (lo >>> 0);
-const word64 = (lo: number, hi: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
-
-function isApicMsr(index: number): boolean {
-  return (
-    index === MSR_APIC_BASE || index === MSR_TSC_DEADLINE || (index >= MSR_X2APIC_FIRST && index <= MSR_X2APIC_LAST)
-  );
+function layoutsOf(cpus: number): Layout[] {
+  const first = layoutAt(LAYOUT_BASE);
+  const layouts = [first];
+  while (layouts.length < cpus) {
+    const { end } = layouts[layouts.length - 1];
+    layouts.push(layoutBeside(first, Math.ceil(end / LAYOUT_BASE) * LAYOUT_BASE));
+  }
+  return layouts;
 }
 
-function isClockMsr(index: number): boolean {
-  return (
-    index === MSR_KVM_SYSTEM_TIME ||
-    index === MSR_KVM_SYSTEM_TIME_NEW ||
-    index === MSR_KVM_WALL_CLOCK ||
-    index === MSR_KVM_WALL_CLOCK_NEW
-  );
+function makeCpus(layouts: readonly Layout[], common: Omit<PcCpuOptions, 'index' | 'layout' | 'first'>): PcCpu[] {
+  const made: PcCpu[] = [];
+  for (const [index, layout] of layouts.entries())
+    made.push(new PcCpu({ ...common, index, layout, first: made[0] ?? null }));
+  return made;
 }

@@ -256,15 +256,15 @@ function enter(pc: AnyPc, cpl: number, place: number, cr0: number, cr4: number):
   state.set(PENDING_VECTOR, NO_EXCEPTION);
   // As the instructions would: checks and what the MMU must forget, then the CPU's own.
   if (state.get(CR0) !== cr0) {
-    pc.controlWrite(0, cr0, 0);
+    pc.cpus[0].controlWrite(0, cr0, 0);
     state.set(CR0, cr0);
   }
   if (state.get(CR4) !== cr4) {
-    pc.controlWrite(4, cr4, 0);
+    pc.cpus[0].controlWrite(4, cr4, 0);
     state.set(CR4, cr4);
   }
   // An edit in ring 3 could not be followed by a reload of CR3.
-  pc.controlWrite(3, state.get(CR3), 0);
+  pc.cpus[0].controlWrite(3, state.get(CR3), 0);
   cpu.tlb.flush();
   for (const index of [0, 2, 3, 4, 5]) setSegmentRaw(cpu, index, 0x18 | cpl, 0xc09300 | (cpl << 13), -1, 0, 0);
   setSegmentRaw(cpu, CS, 0x10 | cpl, 0xa09b00 | (cpl << 13), -1, 0, 0);

@@ -1,0 +1,37 @@
+/** The virtio devices of a machine, as its owner asks for them: one slot of the PCI bus each, in the order below. */
+import type { ByteSink } from '../../dev/uart-16550.ts';
+import { VirtioBalloon } from '../../dev/virtio/virtio-balloon.ts';
+import { type DiskPort, VirtioBlk } from '../../dev/virtio/virtio-blk.ts';
+import { VirtioConsole } from '../../dev/virtio/virtio-console.ts';
+import { VirtioRng } from '../../dev/virtio/virtio-rng.ts';
+import type { Pc } from './pc.ts';
+
+export interface DeviceOptions {
+  /** Block devices: /dev/vda, /dev/vdb, ... */
+  readonly disks?: readonly DiskPort[];
+  /** An entropy device; its numbers follow from the seed. */
+  readonly rngSeed?: number;
+  /** A balloon, empty at first. */
+  readonly balloon?: boolean;
+  /** A console besides the serial port (/dev/hvc0), which gets what is typed. */
+  readonly virtioConsole?: boolean;
+}
+
+export interface AttachedDevices {
+  readonly terminal: VirtioConsole | null;
+  readonly balloon: VirtioBalloon | null;
+}
+
+/** Before the guest runs. Throws a RangeError if there are too many. */
+export function attachDevices(pc: Pc, options: DeviceOptions, output: ByteSink): AttachedDevices {
+  const { board, dma } = pc;
+  const host = { memory: dma, clock: board.clock };
+  for (const [i, disk] of (options.disks ?? []).entries())
+    board.addVirtio(new VirtioBlk(host, disk, `penumbra-disk${i}`));
+  if (options.rngSeed !== undefined) board.addVirtio(new VirtioRng(host, options.rngSeed));
+  const balloon = options.balloon === true ? new VirtioBalloon(host) : null;
+  if (balloon !== null) board.addVirtio(balloon);
+  const terminal = options.virtioConsole === true ? new VirtioConsole(host, output) : null;
+  if (terminal !== null) board.addVirtio(terminal);
+  return { terminal, balloon };
+}
