@@ -415,12 +415,14 @@ export class Cpu {
   /** Bits that CR4 and EFER may have; others are #GP. All that is built, until `useCpuid` or the machine says otherwise. */
   cr4Allowed = CR4_BUILT;
   eferAllowed = EFER_BUILT;
+  xcr0Allowed = 3;
 
   /** Takes from the bus's CPUID which instructions exist and which bits CR4 and EFER may have. */
   useCpuid(): void {
     const features = readFeatures(this.bus);
     this.cr4Allowed = features.cr4;
     this.eferAllowed = features.efer;
+    this.xcr0Allowed = features.xcr0;
     this.sysenterInLongMode = features.intel;
     this.useFeatures(features);
   }

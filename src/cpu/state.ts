@@ -143,6 +143,8 @@ export const FPR = 1104;
 /** Size of each of the two parts of the canonical addresses. */
 export const CANONICAL_HALF = 1232;
 
+export const XCR0 = 1240;
+
 export const STATE_BYTES = 2048;
 
 export const NO_EXCEPTION = -1;

@@ -15,7 +15,7 @@ import { RUNNING } from '../../dev/power.ts';
 import { type Bus, CR_EFER, NO_FAULT, type Translation } from '../../cpu/bus.ts';
 import { Cpu } from '../../cpu/cpu.ts';
 import { initialize, startUp } from '../../cpu/real-mode.ts';
-import { CR0, CR4, CR8, type Layout, TSC_OFFSET } from '../../cpu/state.ts';
+import { CR0, CR4, CR8, type Layout, TSC_OFFSET, XCR0 } from '../../cpu/state.ts';
 import { invlpg } from '../../mmu/inject.ts';
 import { REQ_TLB_FLUSH_GUEST } from '../../mmu/requests.ts';
 import { resetMmuContext } from '../../mmu/roots.ts';
@@ -277,7 +277,8 @@ export class PcCpu implements Bus {
 
   cpuid(leaf: number, subleaf: number): readonly [number, number, number, number] {
     this.unit.countExit();
-    return this.cpuidTable.answer(leaf, subleaf, this.cpu.state.get(CR4), this.device.apic.isEnabled());
+    const { state } = this.cpu;
+    return this.cpuidTable.answer(leaf, subleaf, state.get(CR4), this.device.apic.isEnabled(), state.get(XCR0));
   }
 
   controlWrite(number: number, lo: number, hi: number): number {
