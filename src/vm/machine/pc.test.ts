@@ -9,7 +9,9 @@ const ALL_PAGINGS = Object.keys(PAGINGS) as PagingName[];
 /** Each engine once. */
 const ENGINES: readonly PagingName[] = ['tdp', 'tdp-mmu', 'shadow'];
 const COMBINATIONS = ALL_PAGINGS.flatMap((paging) =>
-  POLICY_NAMES.filter((policy) => policy === 'lazy' || ENGINES.includes(paging)).map((policy) => [paging, policy] as const),
+  POLICY_NAMES.filter((policy) => policy === 'lazy' || ENGINES.includes(paging)).map(
+    (policy) => [paging, policy] as const,
+  ),
 );
 
 describe('the tiny guest', () => {

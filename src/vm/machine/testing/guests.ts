@@ -45,6 +45,9 @@ export function makePc(
     hostLevel?: 1 | 2;
     ringBytes?: number;
     pml?: boolean;
+    cpus?: number;
+    quantum?: number;
+    seed?: number;
   } = {},
 ): TestPc {
   const { paging = 'tdp', policy = 'lazy', cpu = 'max', megabytes = 16, hostLevel } = options;
@@ -64,6 +67,9 @@ export function makePc(
     hostLevel,
     ringBytes: options.ringBytes,
     pml: options.pml,
+    cpus: options.cpus,
+    quantum: options.quantum,
+    seed: options.seed,
     trace,
   });
   bootPc(pc, { kernel, cmdline: '' });
