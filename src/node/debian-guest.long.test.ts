@@ -2,7 +2,7 @@
  * Debian's cloud kernel with busybox, through the library. The images come from guests/build-debian.sh, which is run if
  * they are missing.
  */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -52,19 +52,35 @@ describe('Debian', () => {
     5 * MINUTES,
   );
 
-  it(
+  // In a process of its own: what other tests do meanwhile is not the guest's.
+  it.skipIf(process.platform !== 'linux')(
     'idles in real time with at most 2 % of a core',
     async () => {
-      const machine = await shell({ realtime: true });
-      const before = process.cpuUsage();
-      const started = performance.now();
-      await new Promise((resolve) => setTimeout(resolve, 10_000));
-      const { user, system } = process.cpuUsage(before);
-      const share = (user + system) / 1000 / (performance.now() - started);
-      process.stderr.write(`idle: ${(100 * share).toFixed(2)} % of a core\n`);
-      machine.stop();
-      expect(share).toBeLessThan(0.02);
+      image('cloud', 'bzImage');
+      const files = ['--kernel', join(OUT, 'cloud', 'bzImage'), '--initrd', join(OUT, 'debian.cpio.gz')];
+      const flags = ['run', '--realtime', ...files, '--append', 'console=ttyS0 quiet'];
+      const run = spawn(process.execPath, [packageFile('bin', 'penumbra.mjs'), ...flags], { stdio: 'pipe' });
+      try {
+        let said = '';
+        for await (const chunk of run.stdout) if ((said += String(chunk)).includes('# ')) break;
+        const before = cpuSeconds(run.pid);
+        const started = performance.now();
+        await new Promise((resolve) => setTimeout(resolve, 10_000));
+        const share = (cpuSeconds(run.pid) - before) / ((performance.now() - started) / 1000);
+        process.stderr.write(`idle: ${(100 * share).toFixed(2)} % of a core\n`);
+        expect(share).toBeLessThan(0.02);
+      } finally {
+        run.kill('SIGKILL');
+      }
     },
     5 * MINUTES,
   );
 });
+
+/** That a process has taken so far; /proc counts it in hundredths of a second. */
+function cpuSeconds(pid: number | undefined): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / 100;
+}
