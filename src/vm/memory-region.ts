@@ -13,7 +13,7 @@ import { EEXIST, EINVAL, ENOMEM, KvmError } from '../base/errno.ts';
 import { slotRemoveWriteAccess, slotTrySplitHugePages, zapCollapsibleSptes } from '../mmu/dirty-log.ts';
 import { awaitNotifiers, awaitReaders, LOCK_SLOTS, lock, unlock } from '../mmu/lock.ts';
 import { flushRemoteTlbsRange, type Mmu } from '../mmu/mmu.ts';
-import { changeMmuPages, zapAllFast } from '../mmu/page-zap.ts';
+import { changeMmuPages, zapAllFast, zapSlot } from '../mmu/page-zap.ts';
 import { RACE_BEFORE_FLUSH, race } from '../mmu/race.ts';
 import { MMIO_GEN_MASK } from '../mmu/spte.ts';
 import {
@@ -25,7 +25,7 @@ import {
   MEMSLOT_INVALID,
   MemSlot,
 } from '../mem/memslots.ts';
-import { USER_MEM_SLOTS } from './capabilities.ts';
+import { QUIRK_SLOT_ZAP_ALL, USER_MEM_SLOTS } from './capabilities.ts';
 
 /**
  * Arguments as in struct kvm_userspace_memory_region; sizes and addresses in bytes. Beyond 2^53 only a bigint is exact.
@@ -189,7 +189,8 @@ function applyLogging(mmu: Mmu, old: MemSlot, slot: MemSlot): void {
 function invalidateSlot(mmu: Mmu, old: MemSlot): MemSlot {
   const gone = copyOf(old, old.flags | MEMSLOT_INVALID);
   swapSlots(mmu, old, gone);
-  zapAllFast(mmu);
+  if (mmu.disabledQuirks & QUIRK_SLOT_ZAP_ALL) zapSlot(mmu, old);
+  else zapAllFast(mmu);
   return gone;
 }
 
