@@ -14,8 +14,11 @@ export const RESULT_FPU_AT = 400 + WINDOW;
 export const RESULT_BYTES = RESULT_FPU_AT + FPU_BYTES + 16;
 
 /** Functions of TypeScript that a program may call and that aren't of the system. */
-const FUNCTIONS =
-  'cmpxchg16b enter stmxcsr daa das aaa aas aam aad salc bound arpl pusha popa emms escape maskmovq maskmovdqu'.split(' ');
+const FUNCTIONS = (
+  'aesimc aesenc aesenclast aesdec aesdeclast aeskeygenassist pclmulqdq pcmpestrm pcmpestri pcmpistrm pcmpistri crc32Byte ' +
+  'crc32Wide phminposuw mpsadbw addsubps addsubpd haddps haddpd hsubps hsubpd dpps dppd roundps roundpd roundss roundsd ' +
+  'cmpxchg16b enter stmxcsr daa das aaa aas aam aad salc bound arpl pusha popa emms escape maskmovq maskmovdqu'
+).split(' ');
 
 /** Rows that a harness in user mode can run. */
 function isUserRow(row: Row): boolean {

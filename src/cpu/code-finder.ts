@@ -65,7 +65,9 @@ export class CodeFinder {
     return -1;
   }
 
-  /** The record at a linear address; 0 after an exception or a request to leave, LINEAR_RIP being set. */
+  /**
+   * The record at a linear address; 0 after an exception or a request to leave, and where a breakpoint may be, LINEAR_RIP being set.
+   */
   find(lo: number, hi: number): number {
     const set = this.#set;
     const offset = lo & 4095;
@@ -75,6 +77,8 @@ export class CodeFinder {
       if (known !== 0) return known;
     }
     this.#state.setPair(LINEAR_RIP, lo, hi);
+    const { breakpoints } = this.#memory;
+    if (breakpoints.hasCode && breakpoints.inPage(lo, hi, true)) return 0;
     const host = this.fetchPage(lo, hi);
     if (host < 0) return 0;
     const cached = (this.#memory.translation.rights & RIGHT_FETCH) !== 0;

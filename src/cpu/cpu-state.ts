@@ -2,6 +2,7 @@
 import {
   CPL,
   CR0,
+  CS,
   EFER,
   FLAG_CARRY,
   FLAG_RESULT,
@@ -10,8 +11,12 @@ import {
   NO_EXCEPTION,
   PENDING_ERROR,
   PENDING_VECTOR,
+  SEGMENT_ATTRIBUTES,
+  SEGMENT_BYTES,
+  SEGMENTS,
 } from './state.ts';
 
+const CODE_ATTRIBUTES = SEGMENTS + CS * SEGMENT_BYTES + SEGMENT_ATTRIBUTES;
 /** Flags that are lazy: OF SF ZF AF PF CF. */
 export const ARITHMETIC = 0x8d5;
 
@@ -71,6 +76,20 @@ export class CpuState {
 
   get protectedMode(): boolean {
     return (this.get(CR0) & 1) !== 0;
+  }
+
+  /** 64-bit mode: no segments to speak of. */
+  get code64(): boolean {
+    return this.longMode && (this.get(CODE_ATTRIBUTES) & (1 << 21)) !== 0;
+  }
+
+  get virtual8086(): boolean {
+    return (this.get(FLAGS) & 0x20000) !== 0;
+  }
+
+  /** Are segments addresses, not descriptors? */
+  get realSegments(): boolean {
+    return !this.protectedMode || this.virtual8086;
   }
 
   /** Marks an exception for the current instruction. `error` is used by the vectors that have an error code. */

@@ -4,6 +4,7 @@
  * Between two calls of `run` the state is exact: registers, flags and LINEAR_RIP are those at an instruction's boundary.
  */
 import { type Bus, EXIT_BUDGET, EXIT_BUS, EXIT_EXCEPTION, EXIT_HALT, EXIT_UNSUPPORTED } from './bus.ts';
+import type { Breakpoints } from './breakpoints.ts';
 import { BulkStrings } from './bulk-strings.ts';
 import { CodeCache } from './code-cache.ts';
 import { CodeFinder } from './code-finder.ts';
@@ -22,7 +23,12 @@ import { R_NEXT, R_OFFSET, R_SUB, RECORD_BYTES } from './record.ts';
 import { resetState } from './reset.ts';
 import { divide } from './slow-arithmetic.ts';
 import {
+  CANONICAL_HALF,
+  CHECKED,
+  CHECKED_SEGMENT_SHIFT,
+  CODE_MASK,
   CPL,
+  CR4,
   CS_BASE,
   DR6,
   EXECUTED,
@@ -42,6 +48,7 @@ import {
   RIP_PAGE,
   SEGMENT_ATTRIBUTES,
   SEGMENT_BYTES,
+  SEGMENT_LIMIT,
   SEGMENTS,
   SHADOW_AT,
   SHADOW_BEGINS,
@@ -57,11 +64,16 @@ import { SoftTlb } from './tlb.ts';
 
 const RFLAGS_TF = 1 << 8;
 const RFLAGS_IF = 1 << 9;
+const RFLAGS_RF = 1 << 16;
 const VECTOR_DB = 1;
 const VECTOR_NMI = 2;
+const DR6_HITS = 15;
 const DR6_BS = 1 << 14;
+const DR6_BT = 1 << 15;
 const DESCRIPTOR_BIG = 1 << 22;
 const STACK_ATTRIBUTES = SEGMENTS + SS * SEGMENT_BYTES + SEGMENT_ATTRIBUTES;
+const CR4_LA57 = 1 << 12;
+const CHECKED_BITS = CHECKED | (7 << CHECKED_SEGMENT_SHIFT);
 /** Longest run of generated code: V8 does not swap a function for its optimised version while it runs. */
 const SLICE = 200_000;
 
@@ -83,6 +95,10 @@ export class Cpu {
   #sharedFrom = 0;
   /** What the pending exception is, if it isn't an ordinary fault. */
   #pendingKind: EventKind = 'fault';
+  /** The event or instruction of the moment has switched tasks: it can't be done again. */
+  taskSwitched = false;
+  /** The interrupt shadow is that of a load of SS. */
+  shadowOfStack = false;
   /** Set by an instruction that must not be followed by a single-step trap. */
   trapHeld = false;
   /** `code.drops` when the fetch TLB was last known to be of today. */
@@ -156,6 +172,11 @@ export class Cpu {
     this.modeChanged();
   }
 
+  /** Limit of a segment register, in bytes. */
+  limitOf(index: number): number {
+    return this.state.get(SEGMENTS + index * SEGMENT_BYTES + SEGMENT_LIMIT);
+  }
+
   /** MODE_16, MODE_32 or MODE_64: that of the code segment. */
   get mode(): number {
     return modeOf(this.state);
@@ -167,7 +188,9 @@ export class Cpu {
     const mode = this.mode;
     state.set(TLB_SET, layout.tlb + this.memory.dataSet * TLB_SET_BYTES);
     state.set(FETCH_SET, layout.fetchTlb + (state.get(CPL) === 3 ? FETCH_SET_BYTES : 0));
-    state.setPair(LINEAR_MASK, -1, mode === MODE_64 ? -1 : 0);
+    state.setPair(CANONICAL_HALF, 0, state.get(CR4) & CR4_LA57 ? 1 << 24 : 1 << 15);
+    state.setPair(CODE_MASK, -1, mode === MODE_64 ? -1 : 0);
+    state.setPair(LINEAR_MASK, -1, mode === MODE_64 ? -1 : CHECKED_BITS);
     const narrow = mode !== MODE_64 && !(state.get(STACK_ATTRIBUTES) & DESCRIPTOR_BIG);
     state.setPair(STACK_MASK, narrow ? 0xffff : -1, mode === MODE_64 ? -1 : 0);
     const decodeMode = decodeModeOf(state);
@@ -193,6 +216,8 @@ export class Cpu {
       const before = state.get(INSTRUCTIONS);
       if (this.#mustStep) this.#step();
       else this.#execute(Math.min(left, SLICE));
+      // Of a port, or of a delivery.
+      if (memory.hits !== 0 && !state.raised && !this.trapHeld) this.trap(memory.hits);
       // An exception costs something too, or a handler that faults at once would never use its budget up.
       left -= ((state.get(INSTRUCTIONS) - before) >>> 0) + (state.raised ? 1 : 0);
       if (this.exitReason >= 0) return this.exitReason;
@@ -217,10 +242,28 @@ export class Cpu {
     return this.exitReason >= 0 ? this.exitReason : EXIT_BUS;
   }
 
-  /** Instructions are to be done one by one: TF, or an event that waits for the end of an interrupt shadow. */
+  /**
+   * Instructions are to be done one by one: TF, RF, a breakpoint that may be hit, or an event that waits for the end of an interrupt
+   * shadow.
+   */
   get #mustStep(): boolean {
-    if (this.state.get(FLAGS) & RFLAGS_TF) return true;
+    const { state, memory } = this;
+    if (state.get(FLAGS) & (RFLAGS_TF | RFLAGS_RF) || memory.stepNext || memory.hits !== 0) return true;
+    if (this.breakpoints.hasCode && this.breakpoints.inPage(state.get(LINEAR_RIP), state.high(LINEAR_RIP), true)) {
+      return true;
+    }
     return this.shadowed && this.#eventWaits;
+  }
+
+  get breakpoints(): Breakpoints {
+    return this.memory.breakpoints;
+  }
+
+  /** To be called when a debug register or CR4.DE changed. */
+  debugChanged(): void {
+    const { any } = this.breakpoints;
+    this.breakpoints.update(this.state);
+    if (any || this.breakpoints.any) this.tlb.flush();
   }
 
   /** Right after STI or MOV SS. */
@@ -262,13 +305,15 @@ export class Cpu {
     const offset = state.view.getUint16(record + field, true);
     const lo = state.get(RIP_PAGE) + offset;
     const hi = state.high(RIP_PAGE) + (lo >= 0 && state.get(RIP_PAGE) < 0 ? 1 : 0);
-    state.setPair(LINEAR_RIP, lo & state.get(LINEAR_MASK), hi & state.high(LINEAR_MASK));
+    state.setPair(LINEAR_RIP, lo & state.get(CODE_MASK), hi & state.high(CODE_MASK));
   }
 
   /** One instruction, then the trap that TF asks for: the TF of before, but SYSCALL and its like decide for themselves. */
   #step(): void {
-    const { state } = this;
-    const trap = (state.get(FLAGS) & RFLAGS_TF) !== 0;
+    const { state, memory } = this;
+    const flags = state.get(FLAGS);
+    if (this.breakpoints.hasCode && !(flags & RFLAGS_RF) && this.#breaksHere()) return;
+    state.set(FLAGS, flags & ~RFLAGS_RF);
     const before = state.get(INSTRUCTIONS);
     const lo = state.get(LINEAR_RIP);
     const hi = state.high(LINEAR_RIP);
@@ -277,17 +322,52 @@ export class Cpu {
     this.code.stop(record + RECORD_BYTES, state.view.getUint16(record + R_NEXT, true));
     state.setPair(RIP_PAGE, lo & ~4095, hi);
     this.trapHeld = false;
+    memory.stepNext = false;
+    memory.notesHits = true;
     this.#enter(record, 1);
-    if (trap && !this.trapHeld && !state.raised && state.get(INSTRUCTIONS) !== before) this.trap();
+    memory.notesHits = false;
+    const done = state.get(INSTRUCTIONS) !== before;
+    if (state.raised && state.get(PENDING_VECTOR) === VECTOR_DB) {
+      // INT1, which reports what was held back as well.
+      state.set(DR6, state.get(DR6) | memory.hits);
+      memory.hits = 0;
+    }
+    if (state.raised || !done) {
+      // It will be done again, or something else will be.
+      if (!state.raised) state.set(FLAGS, state.get(FLAGS) | (flags & RFLAGS_RF));
+      if (!done) memory.hits = 0;
+      return;
+    }
+    const stepped = flags & RFLAGS_TF ? DR6_BS : 0;
+    if (!this.trapHeld && (stepped | memory.hits) !== 0) this.trap(stepped | memory.hits);
   }
 
-  /** Raises the #DB of single-stepping, to be delivered before the next instruction. */
-  trap(): void {
+  /** Raises #DB if a breakpoint is at LINEAR_RIP. On Intel none is right behind a load of SS. */
+  #breaksHere(): boolean {
     const { state } = this;
-    state.set(DR6, state.get(DR6) | DR6_BS);
-    state.raise(VECTOR_DB, 0);
+    if (this.sysenterInLongMode && this.shadowOfStack && this.shadowed) return false;
+    const bits = this.breakpoints.atCode(state.get(LINEAR_RIP), state.high(LINEAR_RIP));
+    if (bits !== 0) this.debugFault(bits);
+    return bits !== 0;
+  }
+
+  /** Raises #DB as a fault of the current instruction, with bits of DR6. */
+  debugFault(bits: number): void {
+    this.state.set(DR6, (this.state.get(DR6) & ~DR6_HITS) | bits);
+    this.state.raise(VECTOR_DB, 0);
+  }
+
+  /** Raises the #DB of single-stepping or of a hit, by bits of DR6, to be delivered before the next instruction. */
+  trap(bits = DR6_BS): void {
+    this.memory.hits = 0;
+    this.debugFault(bits);
     this.#pendingKind = 'trap';
     if (this.exitReason === EXIT_HALT) this.exitReason = -1;
+  }
+
+  /** A task whose T bit is set has begun. */
+  taskTrap(): void {
+    this.trap(DR6_BT);
   }
 
   /** Delivers the exception that was raised; false when the run has to end. */
@@ -335,12 +415,14 @@ export class Cpu {
   /** Bits that CR4 and EFER may have; others are #GP. All that is built, until `useCpuid` or the machine says otherwise. */
   cr4Allowed = CR4_BUILT;
   eferAllowed = EFER_BUILT;
+  xcr0Allowed = 3;
 
   /** Takes from the bus's CPUID which instructions exist and which bits CR4 and EFER may have. */
   useCpuid(): void {
     const features = readFeatures(this.bus);
     this.cr4Allowed = features.cr4;
     this.eferAllowed = features.efer;
+    this.xcr0Allowed = features.xcr0;
     this.sysenterInLongMode = features.intel;
     this.useFeatures(features);
   }

@@ -25,7 +25,7 @@ import {
   R_SEGMENT,
   R_SUB,
 } from './record.ts';
-import { DS, FS, RAX, RCX, RDX, SEGMENT_BASE, SS, ZERO } from './state.ts';
+import { CS, CS_DATA_BASE, DS, FS, RAX, RCX, RDX, SEGMENT_BASE, SS, ZERO } from './state.ts';
 
 export const MODE_16 = 0;
 export const MODE_32 = 1;
@@ -300,7 +300,7 @@ export class Decoder {
     out.setUint8(record + R_BASE, this.#form.base);
     out.setUint8(record + R_INDEX, this.#form.index);
     out.setUint8(record + R_SCALE, this.#form.scale);
-    out.setUint8(record + R_SEGMENT, SEGMENT_BASE + segment * 8);
+    out.setUint8(record + R_SEGMENT, segment === CS ? CS_DATA_BASE : SEGMENT_BASE + segment * 8);
     out.setUint16(record + R_OFFSET, this.#offset, true);
     out.setUint16(record + R_NEXT, this.#offset + length, true);
     out.setUint8(record + R_ADDRESS_SHIFT, 64 - this.#wideAddress * 8);

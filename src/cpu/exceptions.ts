@@ -4,16 +4,15 @@
  */
 import { ACCESS_IMPLICIT, ACCESS_USER, EXIT_SHUTDOWN } from './bus.ts';
 import type { Cpu } from './cpu.ts';
+import { deliverProtected } from './interrupt-gates.ts';
 import { carryInto } from './memory-port.ts';
 import { deliverReal } from './real-mode.ts';
 import {
-  attributesOf,
   D_CODE,
   D_CONFORMING,
   D_LONG,
   D_MEMORY,
   D_PRESENT,
-  D_WRITABLE,
   dplOf,
   FLAT_DATA,
   markAccessed,
@@ -21,7 +20,6 @@ import {
   selectorOf,
   setCode,
   setFlat,
-  setSegment,
   VECTOR_GP,
   VECTOR_NP,
   VECTOR_SS,
@@ -46,7 +44,6 @@ import {
   SEGMENTS,
   SHADOW_ON,
   SS,
-  SS_BASE,
   TR,
 } from './state.ts';
 
@@ -67,7 +64,17 @@ const CONTRIBUTORY = new Set([0, 10, 11, 12, 13]);
 
 /** Delivers an event at LINEAR_RIP. False when the run has to end. */
 export function deliver(cpu: Cpu, vector: number, error: number, kind: EventKind): boolean {
+  const { memory } = cpu;
+  const { notesHits } = memory;
+  memory.notesHits = true;
+  const done = deliverAll(cpu, vector, error, kind);
+  memory.notesHits = notesHits;
+  return done;
+}
+
+function deliverAll(cpu: Cpu, vector: number, error: number, kind: EventKind): boolean {
   const { state, memory } = cpu;
+  cpu.taskSwitched = false;
   let nowVector = vector;
   let nowError = error;
   let nowKind = kind;
@@ -75,7 +82,9 @@ export function deliver(cpu: Cpu, vector: number, error: number, kind: EventKind
     const withError = nowKind === 'fault' && HAS_ERROR_CODE.has(nowVector);
     const done = state.longMode
       ? deliverLong(cpu, nowVector, withError, nowError, nowKind)
-      : deliverProtected(cpu, nowVector, withError, nowError, nowKind);
+      : state.protectedMode
+        ? deliverProtected(cpu, nowVector, withError, nowError, nowKind)
+        : deliverReal(cpu, nowVector);
     if (done) return true;
     if (!state.raised) {
       // The bus wants to leave: the event waits in the state, INT n will be done again.
@@ -109,11 +118,11 @@ function isDouble(first: number, second: number): boolean {
 }
 
 /** Error code of a gate: table bit, vector, and EXT when the program isn't to blame. */
-function gateError(vector: number, kind: EventKind): number {
+export function gateError(vector: number, kind: EventKind): number {
   return vector * 8 + 2 + (kind === 'software' ? 0 : 1);
 }
 
-function refuse(cpu: Cpu, vector: number, error: number): false {
+export function refuse(cpu: Cpu, vector: number, error: number): false {
   cpu.state.raise(vector, error);
   return false;
 }
@@ -175,12 +184,12 @@ function deliverLong(cpu: Cpu, vector: number, withError: boolean, error: number
   state.setPair(RSP, (spLo + distance) | 0, carryInto(spLo, spHi, distance));
   setCode(cpu, selector, code, newCpl);
   if (newCpl !== cpl) setFlat(cpu, SS, newCpl, FLAT_DATA | (newCpl << 13));
-  enter(cpu, (lo & 0xffff) | (hi & 0xffff0000), offsetHi, (type & 1) === 0, vector);
+  enterHandler(cpu, (lo & 0xffff) | (hi & 0xffff0000), offsetHi, (type & 1) === 0, vector);
   return true;
 }
 
 /** RF keeps an instruction breakpoint from stopping the instruction that is begun again. */
-function pushedFlags(cpu: Cpu, kind: EventKind): number {
+export function pushedFlags(cpu: Cpu, kind: EventKind): number {
   return cpu.state.rflags | (kind === 'fault' ? RFLAGS_RF : 0);
 }
 
@@ -191,7 +200,7 @@ export function ripOf(cpu: Cpu): [number, number] {
   return [(state.get(LINEAR_RIP) - state.get(CS_BASE)) | 0, 0];
 }
 
-function codeFor(cpu: Cpu, selector: number, ext: number, long: boolean): { lo: number; hi: number } | null {
+export function codeFor(cpu: Cpu, selector: number, ext: number, long: boolean): { lo: number; hi: number } | null {
   if ((selector & 0xfffc) === 0) {
     refuse(cpu, VECTOR_GP, ext);
     return null;
@@ -211,87 +220,11 @@ function codeFor(cpu: Cpu, selector: number, ext: number, long: boolean): { lo: 
   return code;
 }
 
-function enter(cpu: Cpu, lo: number, hi: number, clearInterruptFlag: boolean, vector: number): void {
+export function enterHandler(cpu: Cpu, lo: number, hi: number, clearInterruptFlag: boolean, vector: number): void {
   const { state } = cpu;
   if (vector === VECTOR_DB) state.set(DR7, state.get(DR7) & ~DR7_GD);
   state.set(SHADOW_ON, 0);
   const cleared = RFLAGS_TF | RFLAGS_NT | RFLAGS_RF | (clearInterruptFlag ? RFLAGS_IF : 0);
   state.set(FLAGS, state.get(FLAGS) & ~cleared);
   cpu.setRip(lo, hi);
-}
-
-/** 32-bit gates. Task gates and 16-bit gates aren't built. */
-function deliverProtected(cpu: Cpu, vector: number, withError: boolean, error: number, kind: EventKind): boolean {
-  const { state, memory } = cpu;
-  if (!state.protectedMode) return deliverReal(cpu, vector);
-  const gate = vector * 8;
-  const fault = gateError(vector, kind);
-  if (gate + 7 > (state.get(IDTR_LIMIT) & 0xffff)) return refuse(cpu, VECTOR_GP, fault);
-  if (!memory.load((state.get(IDTR_BASE) + gate) | 0, 0, 8, ACCESS_IMPLICIT)) return false;
-  const lo = memory.lo;
-  const hi = memory.hi;
-  const type = (hi >>> 8) & 31;
-  if (type !== 14 && type !== 15) return refuse(cpu, VECTOR_GP, fault);
-  if (kind === 'software' && dplOf(hi) < state.get(CPL)) return refuse(cpu, VECTOR_GP, fault);
-  if (!(hi & D_PRESENT)) return refuse(cpu, VECTOR_NP, fault);
-  const ext = kind === 'software' ? 0 : 1;
-  const selector = lo >>> 16;
-  const code = codeFor(cpu, selector, ext, false);
-  if (!code) return false;
-  const cpl = state.get(CPL);
-  const newCpl = code.hi & D_CONFORMING ? cpl : dplOf(code.hi);
-  const words: number[] = [];
-  let sp = state.get(RSP);
-  let base = state.get(SS_BASE);
-  let stack: { selector: number; lo: number; hi: number } | null = null;
-  if (newCpl < cpl) {
-    words.push(selectorOf(cpu, SS), sp);
-    const found = innerStack(cpu, newCpl, ext);
-    if (!found) return false;
-    stack = found;
-    sp = found.pointer;
-    base = (found.lo >>> 16) | ((found.hi & 0xff) << 16) | (found.hi & 0xff000000);
-  }
-  words.push(pushedFlags(cpu, kind), selectorOf(cpu, CS), ripOf(cpu)[0]);
-  if (withError) words.push(error);
-  const access = newCpl === 3 ? ACCESS_USER : 0;
-  for (const word of words) {
-    sp = (sp - 4) | 0;
-    if (!memory.store((base + sp) | 0, 0, 4, access, word, 0, true)) return false;
-  }
-  if (stack) setSegment(cpu, SS, (stack.selector & 0xfffc) | newCpl, stack);
-  state.setPair(RSP, sp, 0);
-  setCode(cpu, selector, code, newCpl);
-  enter(cpu, (lo & 0xffff) | (hi & 0xffff0000), 0, (type & 1) === 0, vector);
-  return true;
-}
-
-function innerStack(
-  cpu: Cpu,
-  cpl: number,
-  ext: number,
-): { selector: number; pointer: number; lo: number; hi: number } | null {
-  const { state, memory } = cpu;
-  const tss = state.get(HIDDEN_BASE + TR * 8);
-  const wide = (attributesOf(cpu, TR) & 0x800) !== 0;
-  if (!wide) {
-    refuse(cpu, VECTOR_TS, (selectorOf(cpu, TR) & 0xfffc) | ext);
-    return null;
-  }
-  if (!memory.load((tss + 4 + cpl * 8) | 0, 0, 4, ACCESS_IMPLICIT)) return null;
-  const pointer = memory.lo;
-  if (!memory.load((tss + 8 + cpl * 8) | 0, 0, 2, ACCESS_IMPLICIT)) return null;
-  const selector = memory.lo;
-  const d = readDescriptor(cpu, selector, VECTOR_TS, ext);
-  if (!d) return null;
-  const right = (d.hi & (D_MEMORY | D_CODE | D_WRITABLE)) === (D_MEMORY | D_WRITABLE);
-  if (!right || dplOf(d.hi) !== cpl || (selector & 3) !== cpl) {
-    refuse(cpu, VECTOR_TS, (selector & 0xfffc) | ext);
-    return null;
-  }
-  if (!(d.hi & D_PRESENT)) {
-    refuse(cpu, VECTOR_SS, (selector & 0xfffc) | ext);
-    return null;
-  }
-  return { selector, pointer, lo: d.lo, hi: d.hi };
 }

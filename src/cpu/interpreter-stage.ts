@@ -49,6 +49,7 @@ import {
 import { type Exits, type Imports, type OperandKind, SLOW_MODIFY, SLOW_STACK, SLOW_WRITE } from './handler-contract.ts';
 import type { Stage, StagedWrite } from './stage.ts';
 import {
+  CODE_MASK,
   CS_BASE,
   FLAG_CARRY,
   FLAG_RESULT,
@@ -354,7 +355,7 @@ export class InterpreterStage implements Stage {
 
   nextRip(): Value {
     const linear = add(this.state(RIP_PAGE, 8), widen(this.#field(R_NEXT, 2)));
-    return this.keep(and(sub(linear, this.state(CS_BASE, 8)), this.state(LINEAR_MASK, 8)));
+    return this.keep(and(sub(linear, this.state(CS_BASE, 8)), this.state(CODE_MASK, 8)));
   }
 
   jumpRelative(): void {
@@ -364,12 +365,12 @@ export class InterpreterStage implements Stage {
       return;
     }
     const target = add(this.state(RIP_PAGE, 8), loadFrom(I64, 8, this.#pc, R_IMMEDIATE));
-    this.#f.set(this.#targetLocal, and(target, this.state(LINEAR_MASK, 8)));
+    this.#f.set(this.#targetLocal, and(target, this.state(CODE_MASK, 8)));
     this.#exits.jump();
   }
 
   jump(offset: Value): void {
-    this.#f.set(this.#targetLocal, and(add(offset, this.state(CS_BASE, 8)), this.state(LINEAR_MASK, 8)));
+    this.#f.set(this.#targetLocal, and(add(offset, this.state(CS_BASE, 8)), this.state(CODE_MASK, 8)));
     this.#exits.jump();
   }
 

@@ -34,6 +34,7 @@ import type { Exits, Imports } from './handler-contract.ts';
 import { InterpreterStage } from './interpreter-stage.ts';
 import { R_HANDLER, R_IMMEDIATE, R_LINK, R_OFFSET, R_SUB, RECORD_BYTES } from './record.ts';
 import {
+  CODE_MASK,
   EXECUTED,
   EXIT_RECORD,
   FETCH_ENTRIES,
@@ -43,7 +44,6 @@ import {
   FETCH_TAG,
   type Layout,
   LIMIT,
-  LINEAR_MASK,
   MAP_GENERATION,
   RIP_PAGE,
   RUN_BASE,
@@ -305,7 +305,7 @@ class MainFunction {
     const f = this.#f;
     this.#uncount();
     const linear = add(this.#ripPage(), widen(loadFrom(I32, 2, this.#pc, R_OFFSET)));
-    f.set(TARGET, and(linear, loadFrom(I64, 8, k32(0), this.layout.state + LINEAR_MASK)));
+    f.set(TARGET, and(linear, loadFrom(I64, 8, k32(0), this.layout.state + CODE_MASK)));
     f.branch(this.#jumpLabel);
   }
 

@@ -7,6 +7,7 @@
  * possible by then, so nothing can fault any more.
  */
 import { isCanonical, pagingMode } from '../arch/paging-mode.ts';
+import { Breakpoints } from './breakpoints.ts';
 import {
   ACCESS_IMPLICIT,
   ACCESS_USER,
@@ -23,7 +24,26 @@ import type { CodeCache } from './code-cache.ts';
 import type { CpuState } from './cpu-state.ts';
 import { SLOW_MODIFY, SLOW_STACK, SLOW_WRITE } from './handler-contract.ts';
 import { META_MEMORY, META_STACK, R_META } from './record.ts';
-import { ALIGNED_SET, CPL, CR0, CR2, CR4, EFER, FLAGS, SCRATCH_LOAD, SCRATCH_STORE } from './state.ts';
+import { segmentAllows } from './segments.ts';
+import {
+  ALIGNED_SET,
+  CHECKED,
+  CHECKED_SEGMENT_SHIFT,
+  CPL,
+  CR0,
+  CR2,
+  CR4,
+  EFER,
+  FLAGS,
+  HIDDEN_BASE,
+  SCRATCH_LOAD,
+  SCRATCH_STORE,
+  SEGMENT_ATTRIBUTES,
+  SEGMENT_BYTES,
+  SEGMENT_LIMIT,
+  SEGMENTS,
+  SS,
+} from './state.ts';
 import type { SoftTlb } from './tlb.ts';
 
 const VECTOR_SS = 12;
@@ -33,6 +53,8 @@ const VECTOR_AC = 17;
 const CR0_AM = 1 << 18;
 const SMAP = 1 << 21;
 const AC = 1 << 18;
+
+const CHECKED_SEGMENTS = 7 << CHECKED_SEGMENT_SHIFT;
 
 const NOT_MAPPED = 0;
 
@@ -59,6 +81,12 @@ export class MemoryPort {
   exitRequested = false;
   /** The reason is that code lies in a device. */
   fetchedFromDevice = false;
+  readonly breakpoints = new Breakpoints();
+  /** Breakpoints on data that were hit, as bits of DR6, while `notesHits`: during a single step, or a delivery. */
+  hits = 0;
+  notesHits = false;
+  /** The next instruction hits a breakpoint on data: it has to be a single step. */
+  stepNext = false;
   /** What the last `load` found: low and high word. */
   lo = 0;
   hi = 0;
@@ -93,6 +121,13 @@ export class MemoryPort {
   /** An address for the access, perhaps that of the scratch place; 0 after an exception or a request to leave. */
   access(lo: number, hi: number, bytes: number, access: number, modify: boolean, stack: boolean): number {
     const write = (access & ACCESS_WRITE) !== 0;
+    if (hi < 0 && (hi & ~CHECKED_SEGMENTS) === CHECKED && !this.#state.code64) {
+      if (!this.#segmentAllows(lo, hi, bytes, write)) return NOT_MAPPED;
+      return this.access(lo, 0, bytes, access, modify, stack);
+    }
+    if (this.breakpoints.hasData && !(access & ACCESS_IMPLICIT) && !this.#watched(lo, hi, bytes, write)) {
+      return NOT_MAPPED;
+    }
     const cached = (access & ACCESS_IMPLICIT) === 0 && ((access & ACCESS_USER) !== 0) === (this.#state.get(CPL) === 3);
     const offset = lo & 4095;
     const first = Math.min(bytes, 4096 - offset);
@@ -117,6 +152,27 @@ export class MemoryPort {
     }
     if (!write || modify) this.#gather(write ? SCRATCH_STORE : SCRATCH_LOAD);
     return this.#state.layout.state + (write ? SCRATCH_STORE : SCRATCH_LOAD);
+  }
+
+  /** Notes a hit of a breakpoint; false: the instruction is to be done again, as a single step, which ends in a trap. */
+  #watched(lo: number, hi: number, bytes: number, write: boolean): boolean {
+    const bits = this.breakpoints.atData(lo, hi, bytes, write);
+    if (bits === 0) return true;
+    if (this.notesHits) this.hits |= bits;
+    else this.stepNext = true;
+    return this.notesHits;
+  }
+
+  /** The checks of an address that came with CHECKED. */
+  #segmentAllows(lo: number, hi: number, bytes: number, write: boolean): boolean {
+    const s = this.#state;
+    const index = (hi >>> CHECKED_SEGMENT_SHIFT) & 7;
+    const at = SEGMENTS + index * SEGMENT_BYTES;
+    const offset = (lo - s.get(HIDDEN_BASE + index * 8)) | 0;
+    const attributes = s.get(at + SEGMENT_ATTRIBUTES);
+    if (segmentAllows(attributes, s.get(at + SEGMENT_LIMIT), !s.realSegments, offset, bytes, write)) return true;
+    s.raise(index === SS ? VECTOR_SS : VECTOR_GP, 0);
+    return false;
   }
 
   /** Alignment is checked in ring 3 only, and then its accesses are never served by the software TLB. */
@@ -157,7 +213,8 @@ export class MemoryPort {
     part.host = (page | (lo & 4095)) >>> 0;
     if (!(access & ACCESS_IMPLICIT) && ((access & ACCESS_USER) !== 0) === (this.#state.get(CPL) === 3)) {
       const rights = this.#code.isCode(page) ? t.rights & ~RIGHT_WRITE : t.rights;
-      if (rights & (RIGHT_READ | RIGHT_WRITE) && this.dataSet !== ALIGNED_SET)
+      const watched = this.breakpoints.hasData && this.breakpoints.inPage(lo, hi, false);
+      if (rights & (RIGHT_READ | RIGHT_WRITE) && this.dataSet !== ALIGNED_SET && !watched)
         this.#tlb.fill(this.dataSet, lo, hi, page, rights);
     }
     return true;

@@ -57,7 +57,7 @@ export function deliverReal(cpu: Cpu, vector: number): boolean {
   const words = [state.rflags & 0xffff, selector, offset];
   for (let i = 0; i < 3; i++) {
     const at = ((pointer - 2 * (i + 1)) & 0xffff) + state.get(SS_BASE);
-    if (!memory.store(at | 0, 0, 2, 0, words[i], 0, true)) return false;
+    if (!memory.store(at | 0, state.high(SS_BASE), 2, 0, words[i], 0, true)) return false;
   }
   state.set(RSP, (pointer & ~0xffff) | ((pointer - 6) & 0xffff));
   state.set(FLAGS, state.get(FLAGS) & ~RFLAGS_ON_ENTRY);
@@ -97,6 +97,7 @@ export function initialize(cpu: Cpu, signature: number): void {
   setSegmentRaw(cpu, TR, 0, BUSY_TSS, 0xffff, 0, 0);
   beginAt(cpu, FIRST_SELECTOR, FIRST_BASE, FIRST_OFFSET);
   cpu.tlb.flush();
+  cpu.debugChanged();
 }
 
 /** What a start-up message with `vector` makes of a CPU that INIT has stopped: it begins at that page. */

@@ -13,6 +13,7 @@ import {
   PAT,
   PENDING_VECTOR,
   STATE_BYTES,
+  XCR0,
 } from './state.ts';
 
 export function resetState(state: CpuState): void {
@@ -27,5 +28,6 @@ export function resetState(state: CpuState): void {
   state.set(DR7, 0x400);
   state.set(MXCSR, 0x1f80);
   state.set(FCW, 0x37f);
+  state.set(XCR0, 1);
   state.setPair(PAT, 0x00070406, 0x00070406);
 }

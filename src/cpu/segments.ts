@@ -2,8 +2,11 @@
 import { ACCESS_IMPLICIT, ACCESS_WRITE } from './bus.ts';
 import type { Cpu } from './cpu.ts';
 import {
+  CHECKED,
+  CHECKED_SEGMENT_SHIFT,
   CPL,
   CS,
+  CS_DATA_BASE,
   GDTR_BASE,
   GDTR_LIMIT,
   HIDDEN_BASE,
@@ -30,6 +33,8 @@ export const VECTOR_GP = 13;
 export const D_ACCESSED = 1 << 8;
 export const D_WRITABLE = 1 << 9;
 export const D_CONFORMING = 1 << 10;
+/** Of data. */
+export const D_EXPAND_DOWN = 1 << 10;
 export const D_CODE = 1 << 11;
 /** Code or data, not a system descriptor. */
 export const D_MEMORY = 1 << 12;
@@ -128,26 +133,71 @@ export function segmentsChanged(cpu: Cpu): void {
   const long = cpu.mode === 2;
   for (let i = 0; i < 6; i++) {
     if (long && i < 4) state.setPair(SEGMENT_BASE + i * 8, 0, 0);
-    else state.copyPair(SEGMENT_BASE + i * 8, HIDDEN_BASE + i * 8);
+    else if (long || i === CS) state.copyPair(SEGMENT_BASE + i * 8, HIDDEN_BASE + i * 8);
+    else state.setPair(SEGMENT_BASE + i * 8, state.get(HIDDEN_BASE + i * 8), checkedBits(cpu, i));
   }
+  // CS has two: its code is found without a question to this one.
+  state.setPair(CS_DATA_BASE, long ? 0 : state.get(HIDDEN_BASE + CS * 8), long ? 0 : checkedBits(cpu, CS));
   cpu.modeChanged();
+}
+
+/** High word of a base outside of 64-bit mode: 0 if nothing about an access can be wrong. */
+function checkedBits(cpu: Cpu, index: number): number {
+  const attributes = attributesOf(cpu, index);
+  const plain = cpu.state.realSegments || (attributes & (D_CODE | D_EXPAND_DOWN | D_WRITABLE)) === D_WRITABLE;
+  const whole = cpu.state.get(SEGMENTS + index * SEGMENT_BYTES + SEGMENT_LIMIT) === -1;
+  return plain && whole ? 0 : CHECKED | (index << CHECKED_SEGMENT_SHIFT);
+}
+
+/** May `bytes` at `offset` of a segment of such attributes and limit be read, or written? `typed`: it has a type at all. */
+export function segmentAllows(
+  attributes: number,
+  limit: number,
+  typed: boolean,
+  offset: number,
+  bytes: number,
+  write: boolean,
+): boolean {
+  const code = (attributes & D_CODE) !== 0;
+  if (typed) {
+    if (attributes === 0) return false;
+    if (write ? code || !(attributes & D_WRITABLE) : code && !(attributes & D_WRITABLE)) return false;
+  }
+  const first = offset >>> 0;
+  const last = first + bytes - 1;
+  if (typed && !code && attributes & D_EXPAND_DOWN) {
+    return first > limit >>> 0 && last <= (attributes & D_BIG ? 0xffffffff : 0xffff);
+  }
+  return last <= limit >>> 0;
 }
 
 /** A code segment of real mode. */
 export const REAL_CODE = 0x9b00;
+/** Any segment of virtual-8086 mode. */
+const VIRTUAL_8086 = 0xf300;
 
-/** Loads a segment register in real mode: base and selector change, the limit stays what it was. */
+/** Loads a segment register in real mode: base and selector change, the limit stays what it was. In virtual-8086 mode it is 64 KiB. */
 export function loadRealSegment(cpu: Cpu, index: number, selector: number): void {
-  const limit = cpu.state.get(SEGMENTS + index * SEGMENT_BYTES + SEGMENT_LIMIT);
-  const attributes = cpu.state.get(SEGMENTS + index * SEGMENT_BYTES + SEGMENT_ATTRIBUTES);
-  setSegmentRaw(cpu, index, selector, index === CS ? REAL_CODE : attributes, limit, (selector & 0xffff) << 4, 0);
+  setRealSegment(cpu, index, selector);
   segmentsChanged(cpu);
+}
+
+/** The same; the caller calls `segmentsChanged`. */
+export function setRealSegment(cpu: Cpu, index: number, selector: number): void {
+  const { state } = cpu;
+  const base = (selector & 0xffff) << 4;
+  if (state.virtual8086) {
+    setSegmentRaw(cpu, index, selector, VIRTUAL_8086, 0xffff, base, 0);
+    return;
+  }
+  const limit = state.get(SEGMENTS + index * SEGMENT_BYTES + SEGMENT_LIMIT);
+  setSegmentRaw(cpu, index, selector, index === CS ? REAL_CODE : attributesOf(cpu, index), limit, base, 0);
 }
 
 /** MOV to, POP of, LDS-like loads of any register but CS. False after an exception. */
 export function loadSegment(cpu: Cpu, index: number, selector: number): boolean {
   const { state } = cpu;
-  if (!state.protectedMode) {
+  if (state.realSegments) {
     loadRealSegment(cpu, index, selector);
     return true;
   }

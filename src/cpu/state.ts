@@ -36,10 +36,18 @@ export const R11 = 88;
 export const ZERO = 128;
 /** Linear address of the page that the current record was fetched from. */
 export const RIP_PAGE = 136;
-/** Bases as addresses use them, in the order ES CS SS DS FS GS; 64-bit mode has zeros for the first four. */
+/**
+ * Bases as addresses use them, in the order ES CS SS DS FS GS; 64-bit mode has zeros for the first four. Outside of it a segment
+ * whose accesses must be checked has CHECKED in the high word, and its number: that stays in the address, which the software TLB
+ * then never has, and `memory-port.ts` checks.
+ */
 export const SEGMENT_BASE = 144;
 export const CS_BASE = SEGMENT_BASE + 8;
+/** Of the high word of a base or an address: see there. */
+export const CHECKED = 0x80000000 | 0;
+export const CHECKED_SEGMENT_SHIFT = 24;
 export const SS_BASE = SEGMENT_BASE + 16;
+/** Mask of linear addresses; it leaves CHECKED in. */
 export const LINEAR_MASK = 192;
 export const STACK_MASK = 200;
 export const FLAG_RESULT = 208;
@@ -48,6 +56,8 @@ export const FLAG_CARRY = 216;
 export const LINEAR_RIP = 224;
 /** The flags that are not lazy: TF, IF, DF, IOPL, NT, RF, AC, ID. */
 export const FLAGS = 232;
+/** Base of CS for data, which is checked more than code is. */
+export const CS_DATA_BASE = 240;
 
 export const XMM = 256;
 
@@ -115,6 +125,8 @@ export const SYSENTER_EIP = 1016;
 export const TSC_OFFSET = 1024;
 export const TSC_AUX = 1032;
 export const PAT = 1040;
+/** Mask of addresses of code. */
+export const CODE_MASK = 1048;
 
 export const FCW = 1056;
 /** Without TOP, which has its own word. */
@@ -127,6 +139,11 @@ export const FIP = 1080;
 export const FDP = 1088;
 /** Eight physical registers of 80 bits, 16 bytes apart. */
 export const FPR = 1104;
+
+/** Size of each of the two parts of the canonical addresses. */
+export const CANONICAL_HALF = 1232;
+
+export const XCR0 = 1240;
 
 export const STATE_BYTES = 2048;
 

@@ -30,7 +30,8 @@ const MXCSR_FTZ = 1 << 15;
 
 const source = new DataView(new ArrayBuffer(16));
 const target = new DataView(new ArrayBuffer(16));
-const environment = new Environment();
+/** Of the instruction that is being done. */
+export const environment = new Environment();
 /** Rounding to nearest, denormals as they are, everything masked. */
 let plain = false;
 
@@ -53,13 +54,8 @@ export function floatAssist(cpu: Cpu, record: number, number: number): number {
   const form = FLOAT_FORMS[number];
   const { state } = cpu;
   if (!readSource(cpu, record, form)) return FAULT;
-  const mxcsr = state.get(MXCSR);
-  environment.rounding = (mxcsr >>> 13) & 3;
-  environment.denormalsAreZero = (mxcsr & MXCSR_DAZ) !== 0;
-  environment.flushToZero = (mxcsr & MXCSR_FTZ) !== 0;
-  environment.masked = (mxcsr >>> 7) & 0x3f;
-  environment.flags = 0;
-  plain = (mxcsr & 0xffc0) === 0x1f80;
+  beginFloat(cpu);
+  plain = (state.get(MXCSR) & 0xffc0) === 0x1f80;
   const destination = cpu.layout.state + XMM + field(cpu, record, 0);
   if (form.destination === 'xmm' || form.destination === 'flags')
     for (let i = 0; i < 16; i++) target.setUint8(i, state.bytes[destination + i]);
@@ -71,9 +67,26 @@ export function floatAssist(cpu: Cpu, record: number, number: number): number {
   }
   // What is found beforehand in one lane keeps the others from being done.
   if (before & ~environment.masked) environment.flags = before;
-  state.set(MXCSR, mxcsr | environment.flags);
-  if (environment.flags & ~environment.masked) return fault(cpu, state.get(CR4) & CR4_OSXMMEXCPT ? 19 : 6);
+  if (endFloat(cpu) === FAULT) return FAULT;
   writeResult(cpu, record, form, order, destination);
+  return NEXT;
+}
+
+/** Takes rounding, masks and the rest from MXCSR. */
+export function beginFloat(cpu: Cpu): void {
+  const mxcsr = cpu.state.get(MXCSR);
+  environment.rounding = (mxcsr >>> 13) & 3;
+  environment.denormalsAreZero = (mxcsr & MXCSR_DAZ) !== 0;
+  environment.flushToZero = (mxcsr & MXCSR_FTZ) !== 0;
+  environment.masked = (mxcsr >>> 7) & 0x3f;
+  environment.flags = 0;
+}
+
+/** Notes what happened in MXCSR; FAULT if something that isn't masked did. */
+export function endFloat(cpu: Cpu): number {
+  const { state } = cpu;
+  state.set(MXCSR, state.get(MXCSR) | environment.flags);
+  if (environment.flags & ~environment.masked) return fault(cpu, state.get(CR4) & CR4_OSXMMEXCPT ? 19 : 6);
   return NEXT;
 }
 

@@ -25,9 +25,11 @@ import {
   flagsWord,
   incFlags,
   logicFlags,
+  overflowFlag,
   sbbFlags,
   setFlagsFromWord,
   subFlags,
+  withCarry,
 } from '../flags.ts';
 import type { Semantics } from '../stage.ts';
 import { RAX, RBX, RCX, RDX } from '../state.ts';
@@ -159,4 +161,20 @@ export const CMPXCHG8B: Semantics = (s) => {
     s.setRegister(RDX, 4, shrU(place.value, k64(32)));
   });
   setFlagsFromWord(s, s.keep(or(and(flagsWord(s), k64(~0x40)), shl(widen(equal), k64(6)))));
+};
+
+/** ADCX, ADOX: sums that read and change one flag, CF or OF. */
+export const addWithFlag = (overflow: boolean): Semantics => {
+  return (s) => {
+    const bytes = s.bytes(0);
+    const b = s.read(1);
+    const a = s.read(0);
+    const sum = s.keep(add(add(a, b), s.keep(overflow ? overflowFlag(s) : carryFlag(s))));
+    const out = bytes === 4 ? and(shrU(sum, k64(32)), k64(1)) : shrU(or(and(a, b), and(or(a, b), not(sum))), k64(63));
+    const kept = s.keep(out);
+    const others = and(s.flagCarry(), k64(~(1n << 62n)));
+    const carry = overflow ? or(others, shl(xor(carryFlag(s), kept), k64(62))) : withCarry(s, kept);
+    s.write(0, sum);
+    s.setFlags(s.flagResult(), s.keep(carry));
+  };
 };

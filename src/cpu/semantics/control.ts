@@ -1,8 +1,16 @@
-/** Near jumps, calls and returns. A target that can't be fetched faults at the target, as on AMD. */
-import { and32, eq, k64, ne, sub, type Value } from '../expression.ts';
+/** Near jumps, calls and returns. A target that isn't canonical is the jump's own fault; one that isn't there faults there. */
+import { add, and32, eq, geU, k64, ne, sub, type Value } from '../expression.ts';
 import { condition, zeroFlag } from '../flags.ts';
 import type { Semantics, Stage } from '../stage.ts';
-import { RCX } from '../state.ts';
+import { CANONICAL_HALF, RCX } from '../state.ts';
+
+const VECTOR_GP = 13;
+
+/** To be checked before anything of the instruction has happened. Below 2^32 all addresses are canonical. */
+function checkTarget(s: Stage, target: Value): void {
+  const half = s.state(CANONICAL_HALF, 8);
+  s.when(geU(add(target, half), add(half, half)), () => s.raise(VECTOR_GP));
+}
 
 export const JCC = (code: number): Semantics => {
   return (s) => s.when(condition(s, code), () => s.jumpRelative());
@@ -10,7 +18,11 @@ export const JCC = (code: number): Semantics => {
 
 export const JMP: Semantics = (s) => s.jumpRelative();
 
-export const JMP_TO: Semantics = (s) => s.jump(s.read(0));
+export const JMP_TO: Semantics = (s) => {
+  const target = s.read(0);
+  checkTarget(s, target);
+  s.jump(target);
+};
 
 export const CALL: Semantics = (s) => {
   s.push(s.nextRip(), s.bytes(0));
@@ -19,6 +31,7 @@ export const CALL: Semantics = (s) => {
 
 export const CALL_TO: Semantics = (s) => {
   const target = s.read(0);
+  checkTarget(s, target);
   s.push(s.nextRip(), s.bytes(0));
   s.jump(target);
 };
@@ -29,6 +42,7 @@ const ret =
   (s) => {
     const bytes = s.bytes(0);
     const target = s.top(bytes);
+    checkTarget(s, target);
     s.popped(bytes, dropped(s));
     s.jump(target);
   };

@@ -2,7 +2,9 @@
 import {
   add,
   and,
+  and32,
   k64,
+  ne,
   or,
   select,
   shl,
@@ -121,8 +123,14 @@ export const CMC: Semantics = (s) => s.setFlags(s.flagResult(), withCarry(s, s.k
 
 export const NOP: Semantics = () => {};
 
-/** RF and VM are pushed as 0. */
+const VM = 1 << 17;
+const IOPL = 3 << 12;
+
+/** RF and VM are pushed as 0. In virtual-8086 mode IOPL must be 3. */
 export const PUSHF: Semantics = (s) => {
+  const flags = s.state(FLAGS, 4);
+  const virtual = ne(and(flags, k64(VM)), k64(0));
+  s.when(and32(virtual, ne(and(flags, k64(IOPL)), k64(IOPL))), () => s.raise(13));
   const word = or(or(flagsWord(s), k64(2)), and(s.state(FLAGS, 4), k64(~0x30000)));
   s.push(s.keep(word), s.bytes(0));
 };

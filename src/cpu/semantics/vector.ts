@@ -27,7 +27,7 @@ export const vxor = (a: Value, b: Value): Value => v2(0x51, a, b);
 /** Bits of `a` where `mask` has ones, of `b` elsewhere. */
 export const bitSelect = (a: Value, b: Value, mask: Value): Value => simd(V128, 0x52, [a, b, mask]);
 export const shuffle = (a: Value, b: Value, lanes: readonly number[]): Value => simd(V128, 0x0d, [a, b], lanes);
-const swizzle = (a: Value, indexes: Value): Value => v2(0x0e, a, indexes);
+export const swizzle = (a: Value, indexes: Value): Value => v2(0x0e, a, indexes);
 export const splat8 = (a: Value): Value => simd(V128, 0x0f, [wrap(a)]);
 export const splat16 = (a: Value): Value => simd(V128, 0x10, [wrap(a)]);
 export const splat32 = (a: Value): Value => simd(V128, 0x11, [wrap(a)]);

@@ -141,6 +141,19 @@ function writeCr4(cpu: Cpu, lo: number, hi: number): number {
     state.set(CR4, lo);
     cpu.tlb.flush();
     cpu.modeChanged();
+    cpu.debugChanged();
+  });
+}
+
+/** CR3 of a task; false after an exception. */
+export const loadTaskCr3 = (cpu: Cpu, lo: number): boolean => writeCr3(cpu, lo, 0) !== FAULT;
+
+/** A task switch sets TS. */
+export function setTaskSwitched(cpu: Cpu): void {
+  const value = cpu.state.get(CR0) | CR0_TS;
+  change(cpu, 0, value, 0, () => {
+    cpu.state.set(CR0, value);
+    cpu.modeChanged();
   });
 }
 

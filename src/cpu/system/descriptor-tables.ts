@@ -18,6 +18,7 @@ import {
   fault,
   generalProtection,
   type HelperFunction,
+  invalidOpcode,
   loadOperand,
   NEXT,
   readWord,
@@ -51,11 +52,21 @@ const tableLoad = (base: number, limit: number) =>
   });
 
 const segmentStore = (index: number) =>
-  withUmip((cpu, record) => writeOperand(cpu, record, selectorOf(cpu, index), 0, 2, sizeOf(cpu, record)));
+  withUmip((cpu, record) =>
+    cpu.state.realSegments
+      ? invalidOpcode(cpu)
+      : writeOperand(cpu, record, selectorOf(cpu, index), 0, 2, sizeOf(cpu, record)),
+  );
+
+/** Undefined where selectors name no descriptors, and then only in ring 0. */
+const notInRealSegments = (f: HelperFunction): HelperFunction => {
+  const privileged = supervisor(f);
+  return (cpu, record) => (cpu.state.realSegments ? invalidOpcode(cpu) : privileged(cpu, record));
+};
 
 /** LLDT and LTR: a system descriptor, of 16 bytes in long mode. */
 const systemLoad = (index: number, type: number) =>
-  supervisor((cpu, record) => {
+  notInRealSegments((cpu, record) => {
     const { state, memory } = cpu;
     const selector = readWord(cpu, record, 0);
     if (selector < 0) return FAULT;
@@ -68,7 +79,9 @@ const systemLoad = (index: number, type: number) =>
     if (selector & 4) return generalProtection(cpu, error);
     const d = readDescriptor(cpu, selector);
     if (!d) return FAULT;
-    if (d.hi & D_MEMORY || typeOf(d.hi) !== type) return generalProtection(cpu, error);
+    // Task state segments of 16 bits have another type, outside of long mode.
+    const right = typeOf(d.hi) === type || (index === TR && typeOf(d.hi) === 1 && !state.longMode);
+    if (d.hi & D_MEMORY || !right) return generalProtection(cpu, error);
     if (!(d.hi & D_PRESENT)) return fault(cpu, VECTOR_NP, error);
     const at = descriptorAddress(cpu, selector) as [number, number];
     let baseHi = 0;

@@ -1,4 +1,4 @@
-/** Far jumps and calls. Gates and tasks aren't built. */
+/** Far jumps and calls: to code, through call gates, to tasks. */
 import type { Cpu } from '../cpu.ts';
 import { ripOf } from '../exceptions.ts';
 import { R_IMMEDIATE } from '../record.ts';
@@ -13,6 +13,7 @@ import {
   readDescriptor,
   selectorOf,
   setCode,
+  typeOf,
   VECTOR_GP,
   VECTOR_NP,
   mayContinueAt,
@@ -29,9 +30,11 @@ import {
   loadOperand,
   sizeOf,
 } from './outcome.ts';
+import { throughGate } from './call-gates.ts';
 import { movePointer, poke } from './stack-access.ts';
+import { taskDescriptor, toTask } from './task-switch.ts';
 
-/** A code segment that JMP or CALL may go to; null after an exception. */
+/** A code segment that JMP or CALL may go to, or a system descriptor, unchecked; null after an exception. */
 function directCode(cpu: Cpu, selector: number): Descriptor | null {
   const cpl = cpu.state.get(CPL);
   if ((selector & 0xfffc) === 0) {
@@ -40,9 +43,9 @@ function directCode(cpu: Cpu, selector: number): Descriptor | null {
   }
   const d = readDescriptor(cpu, selector);
   if (!d) return null;
+  if (!(d.hi & D_MEMORY)) return d;
   const code = (d.hi & (D_MEMORY | D_CODE)) === (D_MEMORY | D_CODE);
   const allowed = d.hi & D_CONFORMING ? dplOf(d.hi) <= cpl : dplOf(d.hi) === cpl && (selector & 3) <= cpl;
-  // Gates and task state segments aren't built.
   if (!code || !allowed) {
     fault(cpu, VECTOR_GP, selector & 0xfffc);
     return null;
@@ -74,11 +77,32 @@ function goReal(cpu: Cpu, target: { selector: number; lo: number }): number {
   return JUMP;
 }
 
+const CALL_GATES = [4, 12];
+const TASK_GATE = 5;
+const TASKS = [1, 9];
+
+/** To a gate or a task; `d` is what `selector` names. In long mode there are 64-bit call gates only. */
+function toSystem(cpu: Cpu, selector: number, d: Descriptor, call: boolean): number {
+  const { longMode } = cpu.state;
+  const type = typeOf(d.hi);
+  const error = selector & 0xfffc;
+  const gate = longMode ? type === 12 : CALL_GATES.includes(type) || type === TASK_GATE;
+  const task = !longMode && TASKS.includes(type);
+  const dpl = dplOf(d.hi);
+  if (!(gate || task) || dpl < cpu.state.get(CPL) || dpl < (selector & 3)) return generalProtection(cpu, error);
+  if (gate && type !== TASK_GATE) return throughGate(cpu, selector, d, call);
+  if (!(d.hi & D_PRESENT)) return fault(cpu, VECTOR_NP, error);
+  const to = type === TASK_GATE ? d.lo >>> 16 : selector;
+  const descriptor = taskDescriptor(cpu, to, false, VECTOR_GP, 0);
+  return descriptor ? toTask(cpu, to, descriptor, call ? 'nested' : 'jump') : FAULT;
+}
+
 const farJump: HelperFunction = (cpu, record) => {
   const target = farTarget(cpu, record);
-  if (target && !cpu.state.protectedMode) return goReal(cpu, target);
+  if (target && cpu.state.realSegments) return goReal(cpu, target);
   const code = target && directCode(cpu, target.selector);
   if (!code) return FAULT;
+  if (!(code.hi & D_MEMORY)) return toSystem(cpu, target.selector, code, false);
   if (!mayContinueAt(cpu, code, target.lo, target.hi)) return generalProtection(cpu);
   setCode(cpu, target.selector, code, cpu.state.get(CPL));
   cpu.setRip(target.lo, target.hi);
@@ -87,9 +111,10 @@ const farJump: HelperFunction = (cpu, record) => {
 
 const farCall: HelperFunction = (cpu, record) => {
   const target = farTarget(cpu, record);
-  const real = !cpu.state.protectedMode;
+  const real = cpu.state.realSegments;
   const code = target && !real ? directCode(cpu, target.selector) : null;
   if (!target || (!code && !real)) return FAULT;
+  if (code && !(code.hi & D_MEMORY)) return toSystem(cpu, target.selector, code, true);
   if (code && !mayContinueAt(cpu, code, target.lo, target.hi)) return generalProtection(cpu);
   const bytes = sizeOf(cpu, record);
   const [lo, hi] = ripOf(cpu);

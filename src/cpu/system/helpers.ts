@@ -16,6 +16,10 @@ import { SEGMENT_REGISTERS } from './segment-registers.ts';
 import { SOFTWARE_INTERRUPTS } from './software-interrupts.ts';
 import { STACK_INSTRUCTIONS } from './stack-instructions.ts';
 import { SYSTEM_CALLS } from './system-calls.ts';
+import { AES } from '../vector/aes.ts';
+import { VECTOR_FLOAT } from '../vector/float.ts';
+import { VECTOR_STRINGS } from '../vector/strings.ts';
+import { XSAVE } from './xsave.ts';
 import { X87 } from '../x87/escape.ts';
 
 export const helperFunctions: Record<string, HelperFunction> = {
@@ -36,4 +40,8 @@ export const helperFunctions: Record<string, HelperFunction> = {
   ...MISC,
   ...X87,
   ...FXSAVE,
+  ...XSAVE,
+  ...AES,
+  ...VECTOR_STRINGS,
+  ...VECTOR_FLOAT,
 };

@@ -103,7 +103,7 @@ const bound: HelperFunction = (cpu, record) => {
 /** Raises the RPL of a selector to that of another. */
 const arpl: HelperFunction = (cpu, record) => {
   const { state } = cpu;
-  if (!state.protectedMode) return invalidOpcode(cpu);
+  if (state.realSegments) return invalidOpcode(cpu);
   const selector = readWord(cpu, record, 0);
   if (selector < 0) return FAULT;
   const rpl = state.get(field(cpu, record, 1)) & 3;

@@ -23,7 +23,7 @@ const RFLAGS_DF = 1 << 10;
 /** May the program use these ports? The answer is in the task state's bit map unless IOPL says yes. */
 function mayUsePorts(cpu: Cpu, port: number, bytes: number): boolean {
   const { state, memory } = cpu;
-  if (state.get(CPL) <= iopl(cpu)) return true;
+  if (state.get(CPL) <= iopl(cpu) && !state.virtual8086) return true;
   const limit = state.get(SEGMENT_LIMIT_OF_TR) >>> 0;
   const lo = state.get(HIDDEN_BASE + TR * 8);
   const hi = state.high(HIDDEN_BASE + TR * 8);
@@ -40,6 +40,13 @@ function refusePort(cpu: Cpu): false {
   return false;
 }
 
+/** Notes breakpoints on ports, and looks whether the run has to end. */
+function afterPort(cpu: Cpu, port: number, bytes: number): number {
+  const { memory, breakpoints } = cpu;
+  if (breakpoints.hasPort) memory.hits |= breakpoints.atPort(port, bytes);
+  return memory.exitRequested || memory.hits !== 0 ? LEAVE : NEXT;
+}
+
 /** Ports are read and written in 1, 2 or 4 bytes. */
 const portBytes = (cpu: Cpu, record: number, wide: boolean): number => (wide ? Math.min(sizeOf(cpu, record), 4) : 1);
 
@@ -50,7 +57,7 @@ const input = (wide: boolean, immediate: boolean): HelperFunction => {
     const port = immediate ? state.bytes[record + R_IMMEDIATE] : state.get(RDX) & 0xffff;
     if (!mayUsePorts(cpu, port, bytes)) return FAULT;
     writeRegister(cpu, RAX, bytes, cpu.bus.portIn(port, bytes));
-    return cpu.memory.exitRequested ? LEAVE : NEXT;
+    return afterPort(cpu, port, bytes);
   };
 };
 
@@ -62,7 +69,7 @@ const output = (wide: boolean, immediate: boolean): HelperFunction => {
     if (!mayUsePorts(cpu, port, bytes)) return FAULT;
     const value = state.get(RAX);
     cpu.bus.portOut(port, bytes, bytes === 4 ? value : value & ((1 << (bytes * 8)) - 1));
-    return cpu.memory.exitRequested ? LEAVE : NEXT;
+    return afterPort(cpu, port, bytes);
   };
 };
 
@@ -97,9 +104,10 @@ const portString = (wide: boolean, out: boolean): HelperFunction => {
         if (!memory.store(low(at), high(at), bytes, programAccess(cpu), cpu.bus.portIn(port, bytes))) return FAULT;
       }
       state.setBig(pointer, BigInt.asUintN(bits, offset + step));
-      if (!repeated) return memory.exitRequested ? LEAVE : NEXT;
+      const leaves = afterPort(cpu, port, bytes) === LEAVE;
+      if (!repeated) return leaves ? LEAVE : NEXT;
       state.setBig(RCX, count - 1n);
-      if (memory.exitRequested) {
+      if (leaves) {
         if (count > 1n) cpu.again(record);
         return LEAVE;
       }

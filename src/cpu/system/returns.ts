@@ -1,8 +1,10 @@
 /** Far returns and IRET. */
+import { ACCESS_IMPLICIT } from '../bus.ts';
 import type { Cpu } from '../cpu.ts';
 import { carryInto } from '../memory-port.ts';
 import { R_IMMEDIATE } from '../record.ts';
 import {
+  D_BIG,
   D_CODE,
   D_CONFORMING,
   D_LONG,
@@ -21,8 +23,11 @@ import {
   VECTOR_GP,
   VECTOR_NP,
   VECTOR_SS,
+  VECTOR_TS,
   mayContinueAt,
   loadRealSegment,
+  segmentsChanged,
+  setRealSegment,
 } from '../segments.ts';
 import {
   CPL,
@@ -32,17 +37,21 @@ import {
   FLAGS,
   FS,
   GS,
+  HIDDEN_BASE,
   NMI_BLOCKED,
   RSP,
   SEGMENT_ATTRIBUTES,
   SEGMENT_BYTES,
   SEGMENTS,
   SS,
+  TR,
 } from '../state.ts';
 import { FAULT, fault, generalProtection, type HelperFunction, JUMP, LEAVE, sizeOf } from './outcome.ts';
-import { mergeFlags, movePointer, peek } from './stack-access.ts';
+import { iopl, mergeFlags, movePointer, peek } from './stack-access.ts';
+import { taskDescriptor, toTask } from './task-switch.ts';
 
 const RFLAGS_TF = 1 << 8;
+const RFLAGS_IOPL = 3 << 12;
 const RFLAGS_NT = 1 << 14;
 const RFLAGS_RF = 1 << 16;
 const RFLAGS_VM = 1 << 17;
@@ -137,7 +146,10 @@ function goBack(
   if (stack) setSegment(cpu, SS, frame.stackSelector, stack);
   else setFlat(cpu, SS, frame.stackSelector, FLAT_DATA | (rpl << 13));
   setCode(cpu, frame.selector, code, rpl);
-  state.setPair(RSP, frame.spLo, longTarget ? frame.spHi : 0);
+  // A narrow stack pointer leaves the rest of ESP alone.
+  const narrow = !longTarget && stack !== null && !(stack.hi & D_BIG);
+  const lo = narrow ? (state.get(RSP) & 0xffff0000) | (frame.spLo & 0xffff) : frame.spLo;
+  state.setPair(RSP, lo, longTarget ? frame.spHi : 0);
   if (outwards) dropSegments(cpu);
   cpu.setRip(frame.lo, frame.hi);
   return JUMP;
@@ -165,7 +177,7 @@ const farReturn: HelperFunction = (cpu, record) => {
   const drop = state.view.getUint16(record + R_IMMEDIATE, true);
   const words = readFrame(cpu, bytes, [0, 1]);
   if (!words) return FAULT;
-  if (!state.protectedMode) return goBackReal(cpu, words, 2 * bytes + drop);
+  if (state.realSegments) return goBackReal(cpu, words, 2 * bytes + drop);
   const selector = words[2] & 0xffff;
   const code = returnCode(cpu, selector);
   if (!code) return FAULT;
@@ -191,23 +203,26 @@ const farReturn: HelperFunction = (cpu, record) => {
 const iret: HelperFunction = (cpu, record) => {
   const { state } = cpu;
   const bytes = sizeOf(cpu, record);
-  if (state.rflags & RFLAGS_NT) {
+  if (state.virtual8086 && iopl(cpu) < 3) return generalProtection(cpu);
+  if (state.rflags & RFLAGS_NT && !state.realSegments) {
     if (state.longMode) return generalProtection(cpu);
-    cpu.unsupported = 'a task return';
-    return generalProtection(cpu);
+    state.set(NMI_BLOCKED, 0);
+    return returnToTask(cpu);
   }
   const long = cpu.mode === 2;
   const words = readFrame(cpu, bytes, [0, 1, 2]);
   // An IRET that faults lets NMIs in as well.
   if (!cpu.memory.exitRequested) state.set(NMI_BLOCKED, 0);
   if (!words) return FAULT;
-  if (!state.protectedMode) {
-    state.rflags = mergeFlags(cpu, words[4], bytes) & ~RFLAGS_RF;
+  if (state.realSegments) {
+    const keptIopl = state.virtual8086 ? RFLAGS_IOPL : 0;
+    const flags = (words[4] & ~keptIopl) | (state.rflags & keptIopl);
+    state.rflags = keepResume(cpu, mergeFlags(cpu, flags, bytes));
     goBackReal(cpu, words, 3 * bytes);
     return LEAVE;
   }
   const selector = words[2] & 0xffff;
-  if (!state.longMode && words[4] & RFLAGS_VM && bytes === 4) return generalProtection(cpu);
+  if (!state.longMode && words[4] & RFLAGS_VM && bytes === 4 && state.get(CPL) === 0) return toVirtual8086(cpu, words);
   const code = returnCode(cpu, selector);
   if (!code) return FAULT;
   const withStack = long || (selector & 3) > state.get(CPL);
@@ -215,7 +230,7 @@ const iret: HelperFunction = (cpu, record) => {
   if (!outer) return FAULT;
   const flags = words[4];
   const setFlags = () => {
-    state.rflags = mergeFlags(cpu, flags, bytes) & ~(bytes === 2 ? 0 : RFLAGS_RF);
+    state.rflags = keepResume(cpu, mergeFlags(cpu, flags, bytes));
   };
   const frame = {
     lo: words[0],
@@ -226,7 +241,34 @@ const iret: HelperFunction = (cpu, record) => {
     stackSelector: outer[2] & 0xffff,
   };
   const outcome = goBack(cpu, frame, withStack, code, setFlags, 3 * bytes);
-  return outcome === JUMP && state.get(FLAGS) & RFLAGS_TF ? LEAVE : outcome;
+  return outcome === JUMP && state.get(FLAGS) & (RFLAGS_TF | RFLAGS_RF) ? LEAVE : outcome;
 };
+
+/** RF is kept as long as some breakpoint could ask for it. */
+const keepResume = (cpu: Cpu, flags: number): number => (cpu.breakpoints.any ? flags : flags & ~RFLAGS_RF);
+
+/** IRET with NT: to the task that the back link names. */
+function returnToTask(cpu: Cpu): number {
+  const { state, memory } = cpu;
+  if (!memory.load(state.get(HIDDEN_BASE + TR * 8), 0, 2, ACCESS_IMPLICIT)) return FAULT;
+  const selector = memory.lo;
+  const task = taskDescriptor(cpu, selector, true, VECTOR_TS, 0);
+  return task ? toTask(cpu, selector, task, 'return') : FAULT;
+}
+
+/** IRET of ring 0 whose flags have VM. `words`: EIP, CS and EFLAGS, a pair each. */
+function toVirtual8086(cpu: Cpu, words: readonly number[]): number {
+  const { state } = cpu;
+  const rest = readFrame(cpu, 4, [3, 4, 5, 6, 7, 8]);
+  if (!rest) return FAULT;
+  const [esp, ss, es, ds, fs, gs] = rest.filter((_, i) => i % 2 === 0);
+  state.rflags = keepResume(cpu, mergeFlags(cpu, words[4], 4)) | RFLAGS_VM;
+  state.set(CPL, 3);
+  for (const [index, selector] of [es, words[2], ss, ds, fs, gs].entries()) setRealSegment(cpu, index, selector);
+  state.setPair(RSP, esp, 0);
+  segmentsChanged(cpu);
+  cpu.setRip(words[0] & 0xffff, 0);
+  return LEAVE;
+}
 
 export const RETURNS: Record<string, HelperFunction> = { farReturn, iret };

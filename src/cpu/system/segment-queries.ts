@@ -38,7 +38,7 @@ function setZero(cpu: Cpu, zero: boolean): void {
 
 const query = (systemTypes: (long: boolean) => number, answer: (d: Descriptor) => number): HelperFunction => {
   return (cpu, record) => {
-    if (!cpu.state.protectedMode) return invalidOpcode(cpu);
+    if (cpu.state.realSegments) return invalidOpcode(cpu);
     const selector = readWord(cpu, record, 1);
     if (selector < 0) return FAULT;
     const d = visible(cpu, selector, systemTypes(cpu.state.longMode));
@@ -58,7 +58,7 @@ const lsl = query((long) => (long ? 0x0a04 : 0x0a0e), limitOf);
 
 const verify = (writing: boolean): HelperFunction => {
   return (cpu, record) => {
-    if (!cpu.state.protectedMode) return invalidOpcode(cpu);
+    if (cpu.state.realSegments) return invalidOpcode(cpu);
     const selector = readWord(cpu, record, 0);
     if (selector < 0) return FAULT;
     const d = visible(cpu, selector, 0);

@@ -36,6 +36,7 @@ function loadAndShadow(cpu: Cpu, index: number, selector: number): number {
 export function shadowStack(cpu: Cpu): number {
   cpu.state.set(SHADOW_ON, SHADOW_BEGINS);
   cpu.trapHeld = true;
+  cpu.shadowOfStack = true;
   return LEAVE;
 }
 

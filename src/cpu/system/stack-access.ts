@@ -27,7 +27,8 @@ export function peek(cpu: Cpu, distance: number, bytes: number): boolean {
   const lo = (state.get(RSP) + distance) | 0;
   const hi = carryInto(state.get(RSP), state.high(RSP), distance);
   if (cpu.mode === 2) return memory.load(lo, hi, bytes, programAccess(cpu), true);
-  return memory.load(((lo & state.get(STACK_MASK)) + state.get(SS_BASE)) | 0, 0, bytes, programAccess(cpu), true);
+  const at = ((lo & state.get(STACK_MASK)) + state.get(SS_BASE)) | 0;
+  return memory.load(at, state.high(SS_BASE), bytes, programAccess(cpu), true);
 }
 
 export function movePointer(cpu: Cpu, distance: number): void {
@@ -44,15 +45,11 @@ export function poke(cpu: Cpu, distance: number, bytes: number, lo: number, hi: 
   const at = (state.get(RSP) + distance) | 0;
   const atHi = carryInto(state.get(RSP), state.high(RSP), distance);
   if (cpu.mode === 2) return memory.store(at, atHi, bytes, programAccess(cpu), lo, hi, true);
-  return memory.store(
-    ((at & state.get(STACK_MASK)) + state.get(SS_BASE)) | 0,
-    0,
-    bytes,
-    programAccess(cpu),
-    lo,
-    hi,
-    true,
-  );
+  const linear = ((at & state.get(STACK_MASK)) + state.get(SS_BASE)) | 0;
+  return memory.store(linear, state.high(SS_BASE), bytes, programAccess(cpu), lo, hi, true);
 }
+
+/** In virtual-8086 mode with IOPL below 3, instructions that touch IF are for the monitor: #GP. */
+export const virtualNeedsMonitor = (cpu: Cpu): boolean => cpu.state.virtual8086 && iopl(cpu) < 3;
 
 export const iopl = (cpu: Cpu): number => (cpu.state.get(FLAGS) >>> 12) & 3;

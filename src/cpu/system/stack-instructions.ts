@@ -4,8 +4,19 @@ import { R_IMMEDIATE } from '../record.ts';
 import { loadSegment, selectorOf } from '../segments.ts';
 import { FLAGS, LINEAR_MASK, RBP, RSP, SS, SS_BASE, STACK_MASK } from '../state.ts';
 import { shadowStack } from './segment-registers.ts';
-import { FAULT, type HelperFunction, high, LEAVE, low, NEXT, programAccess, sizeOf, writeRegister } from './outcome.ts';
-import { mergeFlags, movePointer } from './stack-access.ts';
+import {
+  FAULT,
+  generalProtection,
+  type HelperFunction,
+  high,
+  LEAVE,
+  low,
+  NEXT,
+  programAccess,
+  sizeOf,
+  writeRegister,
+} from './outcome.ts';
+import { mergeFlags, movePointer, virtualNeedsMonitor } from './stack-access.ts';
 
 const RFLAGS_TF = 1 << 8;
 const RFLAGS_IF = 1 << 9;
@@ -29,6 +40,7 @@ const moveStack = movePointer;
 const popf: HelperFunction = (cpu, record) => {
   const { state } = cpu;
   const bytes = sizeOf(cpu, record);
+  if (virtualNeedsMonitor(cpu)) return generalProtection(cpu);
   if (!popBytes(cpu, bytes)) return FAULT;
   const before = state.get(FLAGS);
   moveStack(cpu, bytes);

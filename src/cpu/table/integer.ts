@@ -176,6 +176,8 @@ export const INTEGER: readonly Row[] = [
   row('popcnt', 'f3 0f b8 /r', 'Gv,Ev', b.POPCNT, 'if:popcnt'),
   row('tzcnt', 'f3 0f bc /r', 'Gv,Ev', b.TZCNT, 'if:bmi1'),
   row('lzcnt', 'f3 0f bd /r', 'Gv,Ev', b.LZCNT, 'if:lzcnt'),
+  row('adcx', '66 0f38 f6 /r', 'Gy,Ey', a.addWithFlag(false), 'if:adx'),
+  row('adox', 'f3 0f38 f6 /r', 'Gy,Ey', a.addWithFlag(true), 'if:adx'),
   row('movbe', 'np 0f38 f0 /r mem', 'Gv,Mv', m.MOVBE, 'if:movbe'),
   row('movbe', '66 0f38 f0 /r mem', 'Gv,Mv', m.MOVBE, 'if:movbe half'),
   row('movbe', 'np 0f38 f1 /r mem', 'Mv,Gv', m.MOVBE, 'if:movbe'),

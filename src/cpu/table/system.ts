@@ -103,6 +103,8 @@ export const SYSTEM: readonly Row[] = [
   row('lmsw', '0f 01 /6', 'Ew', 'lmsw', 'end'),
   row('invlpg', '0f 01 /7 mem', 'M', 'invlpg', 'end'),
   row('rdtscp', '0f 01 /7 reg', '', 'rdtscp', 'rm1 if:rdtscp'),
+  row('xgetbv', 'np 0f 01 /2 reg', '', 'xgetbv', 'rm0 if:xsave'),
+  row('xsetbv', 'np 0f 01 /2 reg', '', 'xsetbv', 'rm1 end if:xsave'),
   row('vmcall', '0f 01 /0 reg', '', 'hypercall', 'rm1 end'),
   row('vmmcall', '0f 01 /3 reg', '', 'hypercall', 'rm1 end'),
   row('clac', '0f 01 /1 reg', '', 'clac', 'rm2 if:smap'),

@@ -11,7 +11,7 @@ import { CPU_MODELS } from './cpu-models.ts';
 export type Vendor = 'AuthenticAMD' | 'GenuineIntel';
 
 /** Words of CPUID that hold feature bits. */
-type Word = '1.edx' | '1.ecx' | '7.ebx' | '7.ecx' | '80000001.edx' | '80000001.ecx' | '80000007.edx' | 'kvm';
+type Word = '1.edx' | '1.ecx' | '7.ebx' | '7.ecx' | 'd.eax' | '80000001.edx' | '80000001.ecx' | '80000007.edx' | 'kvm';
 
 /** Everything that is built, by QEMU's names. */
 const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
@@ -36,16 +36,25 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
   fxsr: ['1.edx', 24],
   sse: ['1.edx', 25],
   sse2: ['1.edx', 26],
+  pni: ['1.ecx', 0],
+  pclmulqdq: ['1.ecx', 1],
+  ssse3: ['1.ecx', 9],
   cx16: ['1.ecx', 13],
   pcid: ['1.ecx', 17],
+  'sse4.1': ['1.ecx', 19],
+  'sse4.2': ['1.ecx', 20],
   x2apic: ['1.ecx', 21],
   movbe: ['1.ecx', 22],
   popcnt: ['1.ecx', 23],
   'tsc-deadline': ['1.ecx', 24],
+  aes: ['1.ecx', 25],
+  xsave: ['1.ecx', 26],
   hypervisor: ['1.ecx', 31],
   fsgsbase: ['7.ebx', 0],
+  tsc_adjust: ['7.ebx', 1],
   smep: ['7.ebx', 7],
   invpcid: ['7.ebx', 10],
+  adx: ['7.ebx', 19],
   smap: ['7.ebx', 20],
   pcommit: ['7.ebx', 22],
   clflushopt: ['7.ebx', 23],
@@ -53,6 +62,7 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
   umip: ['7.ecx', 2],
   pku: ['7.ecx', 3],
   rdpid: ['7.ecx', 22],
+  xsaveopt: ['d.eax', 0],
   syscall: ['80000001.edx', 11],
   nx: ['80000001.edx', 20],
   pdpe1gb: ['80000001.edx', 26],
@@ -70,6 +80,7 @@ const ALL: readonly string[] = Object.keys(FEATURES);
 const LATER: readonly string[] = [
   'pcid',
   'fsgsbase',
+  'tsc_adjust',
   'smep',
   'invpcid',
   'smap',
@@ -83,6 +94,14 @@ const LATER: readonly string[] = [
   'clwb',
   'rdpid',
   'abm',
+  'pclmulqdq',
+  'ssse3',
+  'sse4.1',
+  'sse4.2',
+  'aes',
+  'xsave',
+  'xsaveopt',
+  'adx',
 ];
 const MODELS: Readonly<Record<string, readonly string[]>> = {
   max: ALL,
@@ -145,7 +164,13 @@ const FAMILY = 0x00060fb1;
 const APIC = 1 << 9;
 const PHYSICAL_BITS = 40;
 const LINEAR_BITS = 48;
-const MAX_BASIC = 0xb;
+const MAX_BASIC = 0xd;
+const CR4_OSXSAVE = 1 << 18;
+const OSXSAVE = 1 << 27;
+/** Of XSAVE's area: what FXSAVE writes and a header; PKRU, where there is one, behind that. */
+const XSAVE_BYTES = 576;
+const PKRU_BYTES = 8;
+const PKRU_COMPONENT = 9;
 const MAX_EXTENDED = 0x80000008;
 const NOTHING: readonly [number, number, number, number] = [0, 0, 0, 0];
 
@@ -169,6 +194,7 @@ export class Cpuid {
       '1.ecx': 0,
       '7.ebx': 0,
       '7.ecx': 0,
+      'd.eax': 0,
       '80000001.edx': 0,
       '80000001.ecx': 0,
       '80000007.edx': 0,
@@ -184,15 +210,15 @@ export class Cpuid {
     return this.description.features.has(feature);
   }
 
-  /** `cr4`: OSPKE is told as CR4 has it; the APIC as IA32_APIC_BASE does. @kvm kvm_update_cpuid_runtime */
-  answer(leaf: number, subleaf: number, cr4: number, apicEnabled = true): CpuidAnswer {
+  /** `cr4`: OSPKE and OSXSAVE are told as CR4 has them, the size of XSAVE's area by XCR0; the APIC as IA32_APIC_BASE does. @kvm kvm_update_cpuid_runtime */
+  answer(leaf: number, subleaf: number, cr4: number, apicEnabled = true, xcr0 = 1): CpuidAnswer {
     if (leaf >= KVM_SIGNATURE && leaf < KVM_SIGNATURE + 0x100)
       return this.has('hypervisor') ? this.hypervisor(leaf) : NOTHING;
     if (leaf >= 0x80000000) return this.extended(leaf);
-    return this.basic(Math.min(leaf, MAX_BASIC), subleaf, cr4, apicEnabled);
+    return this.basic(Math.min(leaf, MAX_BASIC), subleaf, cr4, apicEnabled, xcr0);
   }
 
-  private basic(leaf: number, subleaf: number, cr4: number, apicEnabled: boolean): CpuidAnswer {
+  private basic(leaf: number, subleaf: number, cr4: number, apicEnabled: boolean, xcr0: number): CpuidAnswer {
     const { words, cpus, apicId } = this;
     switch (leaf) {
       case 0: {
@@ -204,7 +230,7 @@ export class Cpuid {
         return [
           this.signature,
           (8 << 8) | (cpus << 16) | (apicId << 24),
-          words['1.ecx'],
+          words['1.ecx'] | (cr4 & CR4_OSXSAVE ? OSXSAVE : 0),
           (words['1.edx'] & ~(apicEnabled ? 0 : APIC)) | (cpus > 1 ? 1 << 28 : 0),
         ];
       case 7: {
@@ -214,9 +240,20 @@ export class Cpuid {
       }
       case 0xb:
         return this.topology(subleaf);
+      case 0xd:
+        return this.xsaveArea(subleaf, xcr0);
       default:
         return NOTHING;
     }
+  }
+
+  private xsaveArea(subleaf: number, xcr0: number): CpuidAnswer {
+    if (!this.has('xsave')) return NOTHING;
+    const keys = this.has('pku') ? 1 << PKRU_COMPONENT : 0;
+    const bytes = (components: number): number => XSAVE_BYTES + (components & (1 << PKRU_COMPONENT) ? PKRU_BYTES : 0);
+    if (subleaf === 0) return [3 | keys, bytes(xcr0), bytes(keys), 0];
+    if (subleaf === 1) return [this.words['d.eax'], 0, 0, 0];
+    return subleaf === PKRU_COMPONENT && keys !== 0 ? [PKRU_BYTES, XSAVE_BYTES, 0, 0] : NOTHING;
   }
 
   private topology(subleaf: number): CpuidAnswer {
