@@ -140,7 +140,12 @@ export interface StateChange {
 /** Reverse maps and counts against large pages, as far as they aren't empty. */
 export interface SlotTables {
   /** Entries in the list's order, each as page and index. */
-  readonly rmaps?: readonly { slot: number; level: number; index: number; sptes: readonly ([number, number] | null)[] }[];
+  readonly rmaps?: readonly {
+    slot: number;
+    level: number;
+    index: number;
+    sptes: readonly ([number, number] | null)[];
+  }[];
   readonly lpages?: readonly (readonly [slot: number, level: number, index: number, count: number])[];
 }
 

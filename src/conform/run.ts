@@ -33,6 +33,9 @@ const GUEST_OPS: ReadonlySet<string> = new Set<GuestOp['kind']>([
   'ringget',
 ]);
 
+/** Tracepoints that the recorder doesn't switch on. */
+const RING_EVENTS = 'kvm_dirty_ring_';
+
 export interface RunOptions {
   /** Instead of Linux 6.1's. */
   readonly policy?: Policy;
@@ -84,7 +87,9 @@ export class ScriptRun {
     if (GUEST_OPS.has(op.kind)) this.guest.perform(op as GuestOp, out);
     else this.vmm.perform(op as HostOp, out);
     const state = this.observer.state(this.guest.vcpu);
-    const events = eventForms(this.trace, (sptep) => this.observer.place(sptep));
+    const events = eventForms(this.trace, (sptep) => this.observer.place(sptep)).filter(
+      ({ name }) => !name.startsWith(RING_EVENTS),
+    );
     const slots = op.kind === 'rmaps' ? slotTables(this.vmm.vm.mmu, (sptep) => this.observer.place(sptep)) : undefined;
     this.observer.forget();
     const stats = this.observer.stats();

@@ -23,7 +23,13 @@ export function slotTables(mmu: Mmu, placeOf: PlaceOf): SlotTables | undefined {
   return { ...(rmaps.length > 0 ? { rmaps } : {}), ...(lpages.length > 0 ? { lpages } : {}) };
 }
 
-function placesOf(mmu: Mmu, slot: MemSlot, level: number, index: number, placeOf: PlaceOf): ([number, number] | null)[] {
+function placesOf(
+  mmu: Mmu,
+  slot: MemSlot,
+  level: number,
+  index: number,
+  placeOf: PlaceOf,
+): ([number, number] | null)[] {
   const { lists } = mmu;
   const heads = slot.rmap[level - 1];
   const sptes = [lists.first(heads, index)];

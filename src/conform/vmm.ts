@@ -8,7 +8,15 @@ import { VmmError, VmmMemory } from '../mem/host/vmm-memory.ts';
 import { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
 import { MmuNotifier } from '../mmu/notifier.ts';
 import type { Tracer } from '../trace/tracer.ts';
-import { type Bugs, CAP_DIRTY_LOG_RING, CAP_MANUAL_DIRTY_LOG_PROTECT2, KERNEL_6_1, KERNEL_6_12, type Policy, Vm } from '../vm/vm.ts';
+import {
+  type Bugs,
+  CAP_DIRTY_LOG_RING,
+  CAP_MANUAL_DIRTY_LOG_PROTECT2,
+  KERNEL_6_1,
+  KERNEL_6_12,
+  type Policy,
+  Vm,
+} from '../vm/vm.ts';
 import { hex } from './entry-form.ts';
 import type { Machine } from './machine.ts';
 import type { OpResult, Script, SlotInfo } from './recording.ts';
@@ -54,6 +62,8 @@ export type HostOp = Extract<
   }
 >;
 
+/** DAMON looks at a random byte of the page; recordings have this one. So the page after it ages, too. */
+const SAMPLED = 0x800;
 /** Pages of a bitmap of which the raw ops know. */
 const RAW_PAGES = 1 << 22;
 
@@ -333,14 +343,16 @@ export class Vmm {
 
   /** DAMON clears and looks; without it reclaim clears, with a flush. Frames that the host doesn't map have no age. */
   private age(id: number, offset: number): number {
-    const hva = this.memory.slot(id).hva + offset;
+    const page = this.memory.slot(id).hva + offset;
     const { notifier } = this.mm;
-    if (this.mm.pfnAt(hva) < 0 || !(notifier instanceof MmuNotifier)) return 0;
-    if (!this.vm.mmu.kernel.wideErrorCode) notifier.clearFlushYoung(hva, hva + 4096);
-    else {
-      notifier.clearYoung(hva, hva + 4096);
-      notifier.testYoung(hva);
+    if (this.mm.pfnAt(page) < 0 || !(notifier instanceof MmuNotifier)) return 0;
+    if (this.vm.mmu.kernel.name === 'linux-6.1') {
+      notifier.clearFlushYoung(page, page + 4096);
+      return 0;
     }
+    const hva = page + SAMPLED;
+    notifier.clearYoung(hva, hva + 4096);
+    notifier.testYoung(hva);
     return 0;
   }
 

@@ -73,7 +73,7 @@ export const KERNEL_6_12: KernelVersion = {
   staleBeforeLock: true,
   ignoresIdleWp: true,
   preFault: true,
-  validQuirks: 0x7ff & ~(1 << 9),
+  validQuirks: 0x7ff,
   recoverySkipsLogged: true,
   sregsFlush: true,
 };

@@ -234,7 +234,8 @@ export function zapSlot(mmu: Mmu, slot: MemSlot): void {
   const flush = mmu.tdpMmu ? unmapGfnRange(mmu, slot, slot.baseGfn, end, zapped) : zapped;
   for (let gfn = slot.baseGfn; gfn < end && pages.newest !== 0; gfn++)
     for (let sp = pages.bucketFirst(gfn); sp !== 0; sp = pages.bucketNext(sp))
-      if (pages.gfn[sp] === gfn && !isObsolete(mmu, sp) && roleHasGptes(pages.role[sp])) prepareZapPage(mmu, sp, invalid);
+      if (pages.gfn[sp] === gfn && !isObsolete(mmu, sp) && roleHasGptes(pages.role[sp]))
+        prepareZapPage(mmu, sp, invalid);
   remoteFlushOrZap(mmu, invalid, flush);
   unlock(LOCK_MMU);
 }

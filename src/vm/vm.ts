@@ -164,7 +164,8 @@ export class Vm {
   /** Quirks that are off once stay off. */
   private disableQuirks(cap: number, value: bigint): void {
     const valid = BigInt(this.mmu.kernel.validQuirks);
-    if (cap === CAP_DISABLE_QUIRKS2 && (value & ~valid) !== 0n) throw new KvmError(EINVAL, `quirks 0x${value.toString(16)}`);
+    if (cap === CAP_DISABLE_QUIRKS2 && (value & ~valid) !== 0n)
+      throw new KvmError(EINVAL, `quirks 0x${value.toString(16)}`);
     this.mmu.disabledQuirks |= Number(value & valid);
   }
 
