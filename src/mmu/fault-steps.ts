@@ -18,7 +18,6 @@ import {
 } from './page-fault.ts';
 import { isTracked } from './page-track.ts';
 import { REQ_MMU_FREE_OBSOLETE_ROOTS } from './requests.ts';
-import { MMIO_ACCESS_MASK } from './spte.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
 /** Frames that nested tables can map, the host's own. @kvm kvm_mmu_max_gfn */
@@ -82,7 +81,7 @@ export function handleAbnormalPfn(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault, acc
   if (fault.slot === null) {
     const lo = fault.isTdp ? 0 : fault.addrLo;
     const hi = fault.isTdp ? 0 : fault.addrHi;
-    cacheMmioInfo(mmu, vcpu, lo, hi, fault.gfn, access & MMIO_ACCESS_MASK);
+    cacheMmioInfo(mmu, vcpu, lo, hi, fault.gfn, access & mmu.format.mmioAccess);
     // No table maps it; only pre-faulting comes here with such an address.
     if (mmu.tdp && fault.gfn > MAX_TDP_GFN) return RET_PF_EMULATE;
   }

@@ -17,7 +17,7 @@ describe.each([
     expect(vcpu.preFaultMemory(0, REGION + 4096)).toEqual({ gpa: BigInt(REGION) + 4096n, bytes: 0n });
     const [first, second, third] = [0, REGION, 2 * REGION].map((gpa) => entryAt(vm, vcpu, gpa));
     expect([first.level, second.level]).toEqual([2, 2]);
-    expect([isAccessed(first.lo), isWritable(first.lo)]).toEqual([false, true]);
+    expect([isAccessed(vm.mmu.format, first.lo, first.hi), isWritable(first.lo)]).toEqual([false, true]);
     expect(third.lo).toBe(0);
     expect([vcpu.mmu.stats.pf_taken, vcpu.mmu.stats.pf_fixed]).toEqual([0, 0]);
     vcpu.touchPage(5, WRITE);
@@ -30,7 +30,7 @@ describe.each([
     vcpu.preFaultMemory(0x3000, 0x2000);
     expect(entryAt(vm, vcpu, 0x3000).level).toBe(1);
     const entry = entryAt(vm, vcpu, 0x4000);
-    expect([isWritable(entry.lo), isAccessed(entry.lo)]).toEqual([true, false]);
+    expect([isWritable(entry.lo), isAccessed(vm.mmu.format, entry.lo, entry.hi)]).toEqual([true, false]);
     expect(bitsOf(vm.getDirtyLog(0)).filter((page) => page === 3 || page === 4)).toEqual([3, 4]);
     expectSound(vm);
   });
