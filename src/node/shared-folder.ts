@@ -151,7 +151,7 @@ export class SharedFolder implements FolderPort {
   }
 
   mkdir(node: number, name: string, mode: number): number {
-    return this.change(node, (path) => void mkdirSync(`${path}/${name}`, { mode }));
+    return this.change(node, (path) => mkdirSync(`${path}/${name}`, { mode }));
   }
 
   unlink(node: number, name: string, isFolder: boolean): number {
@@ -178,7 +178,7 @@ export class SharedFolder implements FolderPort {
   }
 
   sync(node: number): number {
-    return this.with(node, ({ open }) => void fsyncSync(open));
+    return this.with(node, ({ open }) => fsyncSync(open));
   }
 
   /** Descriptors that are held for the guest. */

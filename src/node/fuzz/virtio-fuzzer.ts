@@ -69,8 +69,16 @@ class GuardedMemory implements GuestMemory {
 const NO_NETWORK = { connect: () => null, onActivity: () => {}, close: () => {} };
 
 const INFO: FileInfo = {
-  ...{ mode: 0o100644, inode: 1, uid: 0, gid: 0, links: 1, bytes: 9, blocks: 1 },
-  ...{ accessedMs: 0, modifiedMs: 0, changedMs: 0 },
+  mode: 0o100644,
+  inode: 1,
+  uid: 0,
+  gid: 0,
+  links: 1,
+  bytes: 9,
+  blocks: 1,
+  accessedMs: 0,
+  modifiedMs: 0,
+  changedMs: 0,
 };
 
 /** A folder in which every name is there. */
