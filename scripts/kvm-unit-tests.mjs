@@ -7,8 +7,8 @@
  *
  * FOLDER (or $KVM_UNIT_TESTS) is a checkout that was configured for x86_64 or i386 and made: `./configure --arch=x86_64 && make`.
  * Parameters are read from its x86/unittests.cfg. --only takes a section's name there (`pcid-enabled`) or a file's (`pcid`: all its
- * sections); without it the tests of EXPECTED run, with --all every section, and every x86/*.flat that has none; but those that take
- * an hour only by their names. --driver qemu runs them in QEMU without KVM, for comparison. --markdown writes the table into FILE, as
+ * sections); without it the tests of EXPECTED run, with --all every section, and every x86/*.flat that has none, but long ones only
+ * by their names. --driver qemu runs them in QEMU without KVM, for comparison. --markdown writes the table into FILE, as
  * the part of this build: what is there of another build stays.
  *
  * A test passes if it ends through the debug-exit device with value 0 (status 1), says FAIL nowhere, and PASS at least as often as
@@ -128,8 +128,8 @@ function expectedOf(test) {
 
 function choose() {
   if (options.only.length === 0) {
-    if (options.all) return tests.filter((test) => expectedOf(test)?.slow !== true);
-    return tests.filter((test) => expectedOf(test) !== undefined && expectedOf(test).slow !== true);
+    if (options.all) return tests;
+    return tests.filter((test) => expectedOf(test) !== undefined && expectedOf(test).slow === undefined);
   }
   const wanted = [];
   for (const name of options.only) {
@@ -147,13 +147,15 @@ async function run(test, paging) {
   const none = { test: test.name, paging, status: '-', pass: 0, fail: 0, skip: 0, seconds: 0, cases: 0 };
   if (test.arch !== '' && test.arch !== arch) return { ...none, verdict: 'skip', why: `${test.arch} only` };
   if (test.unsupported.length > 0) return { ...none, verdict: 'needs', why: `needs ${test.unsupported.join(', ')}` };
+  const slow = expectedOf(test)?.slow;
+  if (slow !== undefined && options.only.length === 0) return { ...none, verdict: 'long', why: slow };
   const need = NEEDS[stem(test)];
   if (need !== undefined && options.only.length === 0) return { ...none, verdict: 'needs', why: `needs ${need}` };
   if (!existsSync(kernel)) return { ...none, verdict: 'skip', why: `no ${test.file}` };
   const { append, cpu, cpus, memory = DEFAULT_MEMORY } = test;
   const guest = { kernel, append, cpu, cpus, memory };
   const command = driver(paging === 'tdp' || paging === 'shadow' ? { ...guest, paging } : guest);
-  const seconds = timeoutS || (expectedOf(test)?.slow ? 7200 : 900);
+  const seconds = timeoutS || (expectedOf(test)?.slow !== undefined ? 7200 : 900);
   const stopProgress = showProgress(test, paging);
   let ran;
   try {

@@ -6,7 +6,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 const HEAD = `# kvm-unit-tests, all of them
 
 What \`npm run test:kvm-unit-tests -- FOLDER --all --markdown docs/kvm-unit-tests.md\` has written, a part for each build. *pass*: ends with
-value 0, no FAIL, as many PASS as counted here. *skip*: says so itself. *needs*: about something that this machine does not have and
+value 0, no FAIL, as many PASS as counted here. *skip*: says so itself. *long*: runs only when it is named. *needs*: about something that this machine does not have and
 does not announce.
 `;
 
