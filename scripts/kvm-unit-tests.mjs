@@ -31,6 +31,8 @@ import { updateDocument } from './unittests-table.mjs';
 /** QEMU's amount of memory if it is told none. */
 const DEFAULT_MEMORY = '128M';
 
+/** What the tests are told of the time of day, and what their machine's clock says at power-on. */
+const epochS = Math.floor(Date.now() / 1000);
 const { values: options, positionals } = parseOptions();
 const folder = positionals[0] ?? process.env['KVM_UNIT_TESTS'] ?? '';
 if (folder === '')
@@ -98,7 +100,6 @@ function parseOptions() {
 /** @returns {UnitTest[]} */
 function readTests() {
   try {
-    const epochS = Math.floor(Date.now() / 1000);
     const known = parseConfig(readFileSync(configFile, 'utf8')).map((section) => unitTestOf(section, epochS));
     const others = readdirSync(join(folder, 'x86'))
       .filter((file) => file.endsWith('.flat') && !known.some((test) => test.file === file))
@@ -126,10 +127,16 @@ function expectedOf(test) {
   return EXPECTED[stem(test)];
 }
 
+/** Is it one of those that run without being asked for? @param {UnitTest} test */
+function isQuick(test) {
+  const expected = expectedOf(test);
+  return expected !== undefined && expected.slow !== true && expected.apart === undefined;
+}
+
 function choose() {
   if (options.only.length === 0) {
     if (options.all) return tests;
-    return tests.filter((test) => expectedOf(test) !== undefined && expectedOf(test).slow === undefined);
+    return tests.filter((test) => isQuick(test));
   }
   const wanted = [];
   for (const name of options.only) {
@@ -147,15 +154,15 @@ async function run(test, paging) {
   const none = { test: test.name, paging, status: '-', pass: 0, fail: 0, skip: 0, seconds: 0, cases: 0 };
   if (test.arch !== '' && test.arch !== arch) return { ...none, verdict: 'skip', why: `${test.arch} only` };
   if (test.unsupported.length > 0) return { ...none, verdict: 'needs', why: `needs ${test.unsupported.join(', ')}` };
-  const slow = expectedOf(test)?.slow;
-  if (slow !== undefined && options.only.length === 0) return { ...none, verdict: 'long', why: slow };
+  const apart = expectedOf(test)?.apart;
+  if (apart !== undefined && options.only.length === 0) return { ...none, verdict: 'long', why: apart };
   const need = NEEDS[stem(test)];
   if (need !== undefined && options.only.length === 0) return { ...none, verdict: 'needs', why: `needs ${need}` };
   if (!existsSync(kernel)) return { ...none, verdict: 'skip', why: `no ${test.file}` };
   const { append, cpu, cpus, memory = DEFAULT_MEMORY } = test;
-  const guest = { kernel, append, cpu, cpus, memory };
+  const guest = { kernel, append, cpu, cpus, memory, epochS };
   const command = driver(paging === 'tdp' || paging === 'shadow' ? { ...guest, paging } : guest);
-  const seconds = timeoutS || (expectedOf(test)?.slow !== undefined ? 7200 : 900);
+  const seconds = timeoutS || (expectedOf(test)?.apart !== undefined ? 7200 : 900);
   const stopProgress = showProgress(test, paging);
   let ran;
   try {

@@ -11,6 +11,7 @@
  * as it can and a halted CPU costs no time at all; in real time its clock follows the host's, and a halted CPU costs the
  * host nothing.
  */
+import type { NetworkPort } from './dev/net/network-port.ts';
 import { HOST, hostMs, nextTurn } from './host-globals.ts';
 import { type Policy, POLICIES, type PolicyName } from './mmu/policy.ts';
 import { findPreset, type PresetName } from './mmu/presets.ts';
@@ -185,6 +186,7 @@ export class Machine {
   /** Resolves when the machine has ended, with how. */
   readonly ended: Promise<PcEnd>;
   private readonly realtime: boolean;
+  private readonly network: NetworkPort | null;
   private resolveEnded: (end: PcEnd) => void = () => {};
   private running = false;
   private stopped = false;
@@ -221,6 +223,8 @@ export class Machine {
     });
     this.pc.waitsForClock = this.realtime;
     this.devices = attachDevices(this.pc, options, this.console);
+    this.network = options.network ?? null;
+    if (this.network !== null) this.network.onActivity = () => this.wake?.();
     bootPc(this.pc, {
       kernel: options.kernel,
       initrd: options.initrd,
@@ -300,6 +304,7 @@ export class Machine {
 
   private finish(end: PcEnd): void {
     this.running = false;
+    this.network?.close();
     this.console.close(end.reason);
     this.resolveEnded(end);
   }
@@ -309,6 +314,7 @@ export class Machine {
     try {
       while (this.running) {
         if (this.realtime) pc.catchUp((hostMs() - this.startedMs) * NS_PER_MS);
+        pc.waitsForClock = this.realtime || this.waitsForHost;
         pc.run(this.realtime ? REALTIME_SLICE : SLICE);
         this.console.flush();
         this.onSlice?.();
@@ -322,12 +328,20 @@ export class Machine {
     }
   }
 
+  /** What comes over a connection comes in the host's time: as long as there is one, a guest that halts waits in it. */
+  private get waitsForHost(): boolean {
+    return (this.devices.net?.connectionCount ?? 0) > 0;
+  }
+
   /** Until the next timer is due, or input comes. */
   private sleep(): Promise<void> {
-    const due = this.pc.board.clock.nextDeadline;
-    const ms = this.realtime ? due / NS_PER_MS - (hostMs() - this.startedMs) : due === Infinity ? MAX_WAIT_MS : 0;
+    const { clock } = this.pc.board;
+    const begunMs = hostMs();
+    const waits = this.waitsForHost && !this.realtime;
+    const ms = this.untilMs(clock.nextDeadline, clock.now, waits);
     return new Promise((resolve) => {
       const done = (): void => {
+        if (waits) this.pc.catchUp(clock.now + (hostMs() - begunMs) * NS_PER_MS);
         HOST.clearTimeout(timer);
         this.wake = null;
         resolve();
@@ -335,5 +349,12 @@ export class Machine {
       const timer = HOST.setTimeout(done, Math.min(Math.max(ms, 0), MAX_WAIT_MS));
       this.wake = done;
     });
+  }
+
+  /** How long to wait for a timer that is due then. */
+  private untilMs(due: number, now: number, waits: boolean): number {
+    if (waits) return (due - now) / NS_PER_MS;
+    if (this.realtime) return due / NS_PER_MS - (hostMs() - this.startedMs);
+    return due === Infinity ? MAX_WAIT_MS : 0;
   }
 }

@@ -66,7 +66,7 @@ export function setEdxEax(cpu: Cpu, value: bigint): void {
   cpu.state.setPair(RDX, high(value), 0);
 }
 
-export function timeStamp(cpu: Cpu, record: number): bigint {
+function timeStamp(cpu: Cpu, record: number): bigint {
   return BigInt.asUintN(64, BigInt(cpu.ticksAt(cpu.now(record))) + cpu.state.big(TSC_OFFSET));
 }
 

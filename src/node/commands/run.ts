@@ -93,6 +93,10 @@ export function register(program: Command): void {
       'a virtio disk; FILE[,overlay=FILE|,snapshot|,ro]; again for another',
       (one, all: string[] | undefined) => [...(all ?? []), one],
     )
+    .option(
+      '--net [allow]',
+      'a network card; allow=ADDRESS:PORT,... are the TCP addresses that the guest may connect to',
+    )
     .option('--rng [seed]', 'an entropy device; the same seed, the same numbers')
     .option('--balloon', 'a balloon, empty at first')
     .addOption(

@@ -51,6 +51,7 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
   xsave: ['1.ecx', 26],
   hypervisor: ['1.ecx', 31],
   fsgsbase: ['7.ebx', 0],
+  tsc_adjust: ['7.ebx', 1],
   smep: ['7.ebx', 7],
   invpcid: ['7.ebx', 10],
   adx: ['7.ebx', 19],
@@ -79,6 +80,7 @@ const ALL: readonly string[] = Object.keys(FEATURES);
 const LATER: readonly string[] = [
   'pcid',
   'fsgsbase',
+  'tsc_adjust',
   'smep',
   'invpcid',
   'smap',

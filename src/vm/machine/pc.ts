@@ -13,7 +13,7 @@ import { Board } from '../../dev/board.ts';
 import { DEBUG_EXIT, POWER_OFF, RESET, RUNNING } from '../../dev/power.ts';
 import { EXIT_HALT, EXIT_HYPERCALL, EXIT_PAUSE, EXIT_SHUTDOWN, EXIT_UNSUPPORTED } from '../../cpu/bus.ts';
 import type { Cpu } from '../../cpu/cpu.ts';
-import { CPL, type Layout, layoutAt, layoutBeside, RAX } from '../../cpu/state.ts';
+import { type Layout, layoutAt, layoutBeside, RAX } from '../../cpu/state.ts';
 import { FLAT_HVA, FlatHost } from '../../mem/flat-host.ts';
 import { writeGuest } from '../../mmu/guest-memory.ts';
 import type { KernelVersion } from '../../mmu/kernel-version.ts';
@@ -216,8 +216,9 @@ export class Pc {
     if (exit === EXIT_HALT) active.mpState = MP_HALTED;
     else if (exit === EXIT_HYPERCALL) {
       unit.countExit();
-      const answer = hypercall(cpu.state.get(RAX), cpu.state.get(CPL));
+      const answer = hypercall(cpu, board.apicBus);
       cpu.state.setPair(RAX, answer, answer >> 31);
+      active.exitsAtPause(true);
     } else if (unit.failure !== null) this.finish('failed', unit.failure.message, active);
     else if (exit === EXIT_SHUTDOWN) this.finish('shutdown', 'triple fault', active);
     else if (exit === EXIT_UNSUPPORTED) this.finish('failed', `not built: ${cpu.unsupported}`, active);
