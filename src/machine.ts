@@ -20,13 +20,12 @@ import type { Tracer } from './trace/tracer.ts';
 import { bootPc } from './vm/machine/boot.ts';
 import { attachDevices, type AttachedDevices, type DeviceOptions } from './vm/machine/devices.ts';
 import { parseCpuModel } from './vm/machine/cpuid.ts';
-import { Pc, type PagingName, type PcEnd, type PcOptions } from './vm/machine/pc.ts';
+import { PAGINGS, Pc, type PagingName, type PcEnd, type PcOptions } from './vm/machine/pc.ts';
 import type { Vm } from './vm/vm.ts';
 
 export { BootError } from './vm/boot/boot-image.ts';
 export { CpuModelError } from './vm/machine/cpuid.ts';
-export { MAX_CPUS } from './vm/machine/pc.ts';
-export type { PagingName, PcEnd } from './vm/machine/pc.ts';
+export { MAX_CPUS, PAGINGS, type PagingName, type PcEnd } from './vm/machine/pc.ts';
 
 export interface MachineOptions extends DeviceOptions {
   /** A bzImage, an ELF with a PVH entry, or a multiboot image. */
@@ -56,6 +55,8 @@ export interface MachineOptions extends DeviceOptions {
   readonly realtime?: boolean;
   /** Bytes of each vCPU's dirty ring, in place of a bitmap: each `unit.onRingFull` must empty it. */
   readonly ringBytes?: number;
+  /** Page-modification logging: the CPU finds out what is written. Paging `ept` and `ept-tdp-mmu` only. */
+  readonly pml?: boolean;
   /** Start with the dirty log on. */
   readonly dirtyLog?: boolean;
   /** Time of day at power-on, UTC, seconds since 1970; the host's if absent. A fixed one makes runs repeatable. */
@@ -174,7 +175,7 @@ function mmuOf({ paging, policy = 'lazy' }: MachineOptions): Pick<PcOptions, 'pa
   const preset = findPreset(policy);
   if (preset === undefined) return { paging: paging ?? 'tdp', policy: POLICIES[policy as PolicyName] };
   const own = preset.tdpMmu ? 'tdp-mmu' : 'tdp';
-  const fits = paging === undefined || paging === own || (paging === 'shadow' && !preset.tdpMmu);
+  const fits = paging === undefined || PAGINGS[paging].tdpMmu === preset.tdpMmu;
   if (!fits) throw new PolicyError(`${policy} has ${own} paging, not ${paging}`);
   return { paging: paging ?? own, policy: preset.policy, kernelVersion: preset.kernel };
 }
@@ -219,6 +220,7 @@ export class Machine {
       hostLevel,
       nxHugePages,
       ringBytes: options.ringBytes,
+      pml: options.pml,
       trace,
     });
     this.pc.waitsForClock = this.realtime;

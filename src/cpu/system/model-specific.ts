@@ -3,7 +3,6 @@ import { toBigInt } from '../../base/u64.ts';
 import type { Cpu } from '../cpu.ts';
 import { segmentsChanged } from '../segments.ts';
 import {
-  CR4,
   CSTAR,
   EFER,
   FS,
@@ -42,7 +41,6 @@ const PLAIN_MSRS = new Map<number, [offset: number, canonical: boolean]>([
   [0x176, [SYSENTER_EIP, true]],
   [0x277, [PAT, false]],
 ]);
-const CR4_LA57 = 1 << 12;
 const MSR_EFER = 0xc0000080;
 const MSR_TSC = 0x10;
 const MSR_TSC_AUX = 0xc0000103;
@@ -77,7 +75,7 @@ const wrmsr = supervisor((cpu, record) => {
   const hi = state.get(RDX);
   const plain = PLAIN_MSRS.get(index);
   if (plain) {
-    if (plain[1] && !isCanonicalWord(cpu, hi)) return generalProtection(cpu);
+    if (plain[1] && !cpu.memory.mayBeCanonical(hi)) return generalProtection(cpu);
     if (index === MSR_TSC_AUX && hi !== 0) return generalProtection(cpu);
     if (index === 0x277 && !isPat(lo, hi)) return generalProtection(cpu);
     state.setPair(plain[0], lo, hi);
@@ -92,12 +90,6 @@ const wrmsr = supervisor((cpu, record) => {
   }
   return cpu.bus.writeMsr(index, toBigInt(lo, hi)) ? LEAVE : generalProtection(cpu);
 });
-
-/** Whatever the mode is: addresses of 48 bits, or of 57 with CR4.LA57. */
-function isCanonicalWord(cpu: Cpu, hi: number): boolean {
-  const sign = cpu.state.get(CR4) & CR4_LA57 ? hi >> 24 : hi >> 15;
-  return sign === 0 || sign === -1;
-}
 
 /** Each of the eight bytes names a memory type: 0, 1, 4, 5, 6 or 7. */
 function isPat(lo: number, hi: number): boolean {
