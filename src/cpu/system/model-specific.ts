@@ -75,7 +75,7 @@ const wrmsr = supervisor((cpu, record) => {
   const hi = state.get(RDX);
   const plain = PLAIN_MSRS.get(index);
   if (plain) {
-    if (plain[1] && !cpu.memory.isCanonical(hi)) return generalProtection(cpu);
+    if (plain[1] && !cpu.memory.mayBeCanonical(hi)) return generalProtection(cpu);
     if (index === MSR_TSC_AUX && hi !== 0) return generalProtection(cpu);
     if (index === 0x277 && !isPat(lo, hi)) return generalProtection(cpu);
     state.setPair(plain[0], lo, hi);

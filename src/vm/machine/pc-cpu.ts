@@ -14,6 +14,7 @@ import {
 import { RUNNING } from '../../dev/power.ts';
 import { type Bus, CR_EFER, NO_FAULT, type Translation } from '../../cpu/bus.ts';
 import { Cpu } from '../../cpu/cpu.ts';
+import { MODE_64 } from '../../cpu/decoder.ts';
 import { initialize, startUp } from '../../cpu/real-mode.ts';
 import { CR0, CR4, CR8, type Layout, TSC_OFFSET, XCR0 } from '../../cpu/state.ts';
 import { invlpg } from '../../mmu/inject.ts';
@@ -298,6 +299,7 @@ export class PcCpu implements Bus {
     unit.tellWritten();
     switch (number) {
       case 0:
+        regs.csLong = this.cpu.mode === MODE_64;
         return setCr0(vm.mmu, vcpu, regs, lo, hi) ? NO_FAULT : VECTOR_GP;
       case 3:
         return vm.mmu.tdp || setCr3(vm.mmu, vcpu, regs, lo, hi) ? NO_FAULT : VECTOR_GP;

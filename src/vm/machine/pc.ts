@@ -28,8 +28,21 @@ import { MP_HALTED, MP_RUNNABLE, PcCpu, type PcCpuOptions } from './pc-cpu.ts';
 import { describeRegisters } from './registers.ts';
 import { QUANTUM, Turns } from './turns.ts';
 
-/** `tdp`: nested paging by the rmap-based engine; `tdp-mmu`: by the TDP MMU. */
-export type PagingName = 'tdp' | 'tdp-mmu' | 'shadow';
+/**
+ * `tdp`: nested paging (AMD's NPT) by the rmap-based engine; `tdp-mmu`: by the TDP MMU. `ept`, `ept-tdp-mmu`: the same in
+ * Intel's format, with A and D; `ept-no-ad`, `ept-no-ad-tdp-mmu`: without. `shadow`: shadow paging.
+ */
+export const PAGINGS = {
+  tdp: { npt: true, tdpMmu: false, ept: null },
+  'tdp-mmu': { npt: true, tdpMmu: true, ept: null },
+  ept: { npt: true, tdpMmu: false, ept: { ad: true, executeOnly: true } },
+  'ept-tdp-mmu': { npt: true, tdpMmu: true, ept: { ad: true, executeOnly: true } },
+  'ept-no-ad': { npt: true, tdpMmu: false, ept: { ad: false, executeOnly: true } },
+  'ept-no-ad-tdp-mmu': { npt: true, tdpMmu: true, ept: { ad: false, executeOnly: true } },
+  shadow: { npt: false, tdpMmu: false, ept: null },
+} as const;
+
+export type PagingName = keyof typeof PAGINGS;
 
 export interface PcOptions {
   /** RAM, whole MiB. */
@@ -51,6 +64,8 @@ export interface PcOptions {
   /** Of the host's mappings of RAM: 1 (4 KiB), 2 (2 MiB), 3 (1 GiB). */
   readonly hostLevel?: 1 | 2 | 3;
   readonly nxHugePages?: boolean;
+  /** Page-modification logging: the CPU itself finds out what is written. EPT with A and D only. */
+  readonly pml?: boolean;
   /** Bytes of the dirty ring; a bitmap if absent. */
   readonly ringBytes?: number;
   readonly trace?: Tracer;
@@ -105,8 +120,19 @@ export class Pc {
     this.ram = new Uint8Array(memory.buffer, ramBase, ramBytes);
     const host = new FlatHost({ bytes: ramBytes, level: options.hostLevel ?? 2, contents: this.ram });
     const { paging, policy, kernelVersion: kernel, nxHugePages, trace } = options;
-    const tdpMmu = paging === 'tdp-mmu';
-    this.vm = new Vm({ host, npt: paging !== 'shadow', tdpMmu, policy, kernel, nxHugePages, trace });
+    const { npt, tdpMmu, ept } = PAGINGS[paging];
+    const pml = options.pml === true;
+    if (pml && ept?.ad !== true) throw new RangeError(`${paging} has no page-modification logging`);
+    this.vm = new Vm({
+      host,
+      npt,
+      tdpMmu,
+      ept: ept === null ? undefined : { ...ept, pml },
+      policy,
+      kernel,
+      nxHugePages,
+      trace,
+    });
     if (options.ringBytes !== undefined) this.vm.enableCap(CAP_DIRTY_LOG_RING, options.ringBytes);
     this.setLogging(false);
     this.board = new Board({
@@ -181,6 +207,8 @@ export class Pc {
     const taken = cpu.retired - before;
     turns.left -= taken;
     unit.tellWritten();
+    // Whatever ended the run, the CPU has left the guest.
+    unit.flushPml();
     board.clock.advanceTo(active.now());
     this.handle(active, exit);
     if (active.device.apic.initPending) active.acceptApicEvents();

@@ -44,6 +44,7 @@ export function makePc(
     megabytes?: number;
     hostLevel?: 1 | 2;
     ringBytes?: number;
+    pml?: boolean;
     cpus?: number;
     quantum?: number;
     seed?: number;
@@ -65,6 +66,7 @@ export function makePc(
     },
     hostLevel,
     ringBytes: options.ringBytes,
+    pml: options.pml,
     cpus: options.cpus,
     quantum: options.quantum,
     seed: options.seed,
