@@ -64,6 +64,8 @@ rm -rf "$root/boot" "$root/usr/share/doc" "$root/usr/share/man" "$root/usr/share
 mkdir -p "$root"/{dev,proc,sys,run,tmp,mnt,root,usr/local/sbin,usr/local/bin,var/lib/redis,var/log/redis}
 cp "$root/usr/bin/busybox" "$root/usr/local/bin/busybox"
 install -m 755 "$here/image/init" "$root/sbin/init"
+install -m 755 "$here/image/checks/image-check" "$root/usr/local/bin/image-check"
+install -D -m 644 -t "$root/usr/local/share/penumbra" "$here/image/checks/program.c" "$here/image/checks/query.sql"
 install -m 755 "$here/image/udhcpc" "$here/image/udhcpc-script" "$root/usr/local/sbin/"
 # What the packages' scripts would have made.
 ln -sf mawk "$root/usr/bin/awk"

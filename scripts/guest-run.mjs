@@ -16,6 +16,7 @@ import { ROOT } from './setup.mjs';
  * @property {string} [cpu] MODEL[,+feature,-feature,vendor=V]
  * @property {'tdp' | 'shadow'} [paging] how ours translates; QEMU has no such choice
  * @property {string} [policy]
+ * @property {number} [epochS] ours: time of day at power-on, seconds since 1970
  * @property {string} [checkLog] ours: million instructions between two comparisons of the dirty log with memory
  * @property {string} [verify] ours: exits between two checks of the MMU's invariants
  */
@@ -33,7 +34,8 @@ import { ROOT } from './setup.mjs';
 export const DRIVERS = { penumbra: penumbraCommand, qemu: qemuCommand };
 
 /** @param {Guest} guest */
-export function penumbraCommand({ kernel, initrd, append, memory, cpus, cpu, paging, policy, checkLog, verify }) {
+export function penumbraCommand(guest) {
+  const { kernel, initrd, append, memory, cpus, cpu, paging, policy, epochS, checkLog, verify } = guest;
   const command = [process.execPath, join(ROOT, 'bin', 'penumbra.mjs'), 'run', '--kernel', kernel];
   if (initrd !== undefined) command.push('--initrd', initrd);
   // One word, as the command line may begin with a dash.
@@ -43,6 +45,7 @@ export function penumbraCommand({ kernel, initrd, append, memory, cpus, cpu, pag
   if (cpu !== undefined) command.push('--cpu', cpu);
   if (paging !== undefined) command.push('--paging', paging);
   if (policy !== undefined) command.push('--policy', policy);
+  if (epochS !== undefined) command.push('--epoch', String(epochS));
   if (checkLog !== undefined) command.push('--check-log', checkLog);
   if (verify !== undefined) command.push('--verify', verify, '--stats');
   return command;

@@ -27,6 +27,8 @@ import { EXPECTED, judge } from './unittests-verdict.mjs';
 /** QEMU's amount of memory if it is told none. */
 const DEFAULT_MEMORY = '128M';
 
+/** What the tests are told of the time of day, and what their machine's clock says at power-on. */
+const epochS = Math.floor(Date.now() / 1000);
 const { values: options, positionals } = parseOptions();
 const folder = positionals[0] ?? process.env['KVM_UNIT_TESTS'] ?? '';
 if (folder === '')
@@ -91,7 +93,6 @@ function parseOptions() {
 /** @returns {UnitTest[]} */
 function readTests() {
   try {
-    const epochS = Math.floor(Date.now() / 1000);
     return parseConfig(readFileSync(configFile, 'utf8')).map((section) => unitTestOf(section, epochS));
   } catch (error) {
     refuse(`${configFile}: ${error instanceof Error ? error.message : String(error)}`);
@@ -131,7 +132,7 @@ async function run(test, paging) {
   if (test.unsupported.length > 0) return { ...none, verdict: 'skip', why: `asks for ${test.unsupported.join(', ')}` };
   if (!existsSync(kernel)) return { ...none, verdict: 'skip', why: `no ${test.file}` };
   const { append, cpu, cpus, memory = DEFAULT_MEMORY } = test;
-  const guest = { kernel, append, cpu, cpus, memory };
+  const guest = { kernel, append, cpu, cpus, memory, epochS };
   const command = driver(paging === 'tdp' || paging === 'shadow' ? { ...guest, paging } : guest);
   const seconds = timeoutS || (expectedOf(test)?.slow ? 7200 : 900);
   const stopProgress = showProgress(test, paging);

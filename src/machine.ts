@@ -11,6 +11,7 @@
  * as it can and a halted CPU costs no time at all; in real time its clock follows the host's, and a halted CPU costs the
  * host nothing.
  */
+import type { NetworkPort } from './dev/net/network-port.ts';
 import { HOST, hostMs, nextTurn } from './host-globals.ts';
 import { type Policy, POLICIES, type PolicyName } from './mmu/policy.ts';
 import { findPreset, type PresetName } from './mmu/presets.ts';
@@ -19,13 +20,12 @@ import type { Tracer } from './trace/tracer.ts';
 import { bootPc } from './vm/machine/boot.ts';
 import { attachDevices, type AttachedDevices, type DeviceOptions } from './vm/machine/devices.ts';
 import { parseCpuModel } from './vm/machine/cpuid.ts';
-import { Pc, type PagingName, type PcEnd, type PcOptions } from './vm/machine/pc.ts';
+import { PAGINGS, Pc, type PagingName, type PcEnd, type PcOptions } from './vm/machine/pc.ts';
 import type { Vm } from './vm/vm.ts';
 
 export { BootError } from './vm/boot/boot-image.ts';
 export { CpuModelError } from './vm/machine/cpuid.ts';
-export { MAX_CPUS } from './vm/machine/pc.ts';
-export type { PagingName, PcEnd } from './vm/machine/pc.ts';
+export { MAX_CPUS, PAGINGS, type PagingName, type PcEnd } from './vm/machine/pc.ts';
 
 export interface MachineOptions extends DeviceOptions {
   /** A bzImage, an ELF with a PVH entry, or a multiboot image. */
@@ -55,6 +55,8 @@ export interface MachineOptions extends DeviceOptions {
   readonly realtime?: boolean;
   /** Bytes of each vCPU's dirty ring, in place of a bitmap: each `unit.onRingFull` must empty it. */
   readonly ringBytes?: number;
+  /** Page-modification logging: the CPU finds out what is written. Paging `ept` and `ept-tdp-mmu` only. */
+  readonly pml?: boolean;
   /** Start with the dirty log on. */
   readonly dirtyLog?: boolean;
   /** Time of day at power-on, UTC, seconds since 1970; the host's if absent. A fixed one makes runs repeatable. */
@@ -173,7 +175,7 @@ function mmuOf({ paging, policy = 'lazy' }: MachineOptions): Pick<PcOptions, 'pa
   const preset = findPreset(policy);
   if (preset === undefined) return { paging: paging ?? 'tdp', policy: POLICIES[policy as PolicyName] };
   const own = preset.tdpMmu ? 'tdp-mmu' : 'tdp';
-  const fits = paging === undefined || paging === own || (paging === 'shadow' && !preset.tdpMmu);
+  const fits = paging === undefined || PAGINGS[paging].tdpMmu === preset.tdpMmu;
   if (!fits) throw new PolicyError(`${policy} has ${own} paging, not ${paging}`);
   return { paging: paging ?? own, policy: preset.policy, kernelVersion: preset.kernel };
 }
@@ -185,6 +187,7 @@ export class Machine {
   /** Resolves when the machine has ended, with how. */
   readonly ended: Promise<PcEnd>;
   private readonly realtime: boolean;
+  private readonly network: NetworkPort | null;
   private resolveEnded: (end: PcEnd) => void = () => {};
   private running = false;
   private stopped = false;
@@ -217,10 +220,13 @@ export class Machine {
       hostLevel,
       nxHugePages,
       ringBytes: options.ringBytes,
+      pml: options.pml,
       trace,
     });
     this.pc.waitsForClock = this.realtime;
     this.devices = attachDevices(this.pc, options, this.console);
+    this.network = options.network ?? null;
+    if (this.network !== null) this.network.onActivity = () => this.wake?.();
     bootPc(this.pc, {
       kernel: options.kernel,
       initrd: options.initrd,
@@ -300,6 +306,7 @@ export class Machine {
 
   private finish(end: PcEnd): void {
     this.running = false;
+    this.network?.close();
     this.console.close(end.reason);
     this.resolveEnded(end);
   }
@@ -309,6 +316,7 @@ export class Machine {
     try {
       while (this.running) {
         if (this.realtime) pc.catchUp((hostMs() - this.startedMs) * NS_PER_MS);
+        pc.waitsForClock = this.realtime || this.waitsForHost;
         pc.run(this.realtime ? REALTIME_SLICE : SLICE);
         this.console.flush();
         this.onSlice?.();
@@ -322,12 +330,20 @@ export class Machine {
     }
   }
 
+  /** What comes over a connection comes in the host's time: as long as there is one, a guest that halts waits in it. */
+  private get waitsForHost(): boolean {
+    return (this.devices.net?.connectionCount ?? 0) > 0;
+  }
+
   /** Until the next timer is due, or input comes. */
   private sleep(): Promise<void> {
-    const due = this.pc.board.clock.nextDeadline;
-    const ms = this.realtime ? due / NS_PER_MS - (hostMs() - this.startedMs) : due === Infinity ? MAX_WAIT_MS : 0;
+    const { clock } = this.pc.board;
+    const begunMs = hostMs();
+    const waits = this.waitsForHost && !this.realtime;
+    const ms = this.untilMs(clock.nextDeadline, clock.now, waits);
     return new Promise((resolve) => {
       const done = (): void => {
+        if (waits) this.pc.catchUp(clock.now + (hostMs() - begunMs) * NS_PER_MS);
         HOST.clearTimeout(timer);
         this.wake = null;
         resolve();
@@ -335,5 +351,12 @@ export class Machine {
       const timer = HOST.setTimeout(done, Math.min(Math.max(ms, 0), MAX_WAIT_MS));
       this.wake = done;
     });
+  }
+
+  /** How long to wait for a timer that is due then. */
+  private untilMs(due: number, now: number, waits: boolean): number {
+    if (waits) return (due - now) / NS_PER_MS;
+    if (this.realtime) return due / NS_PER_MS - (hostMs() - this.startedMs);
+    return due === Infinity ? MAX_WAIT_MS : 0;
   }
 }

@@ -148,7 +148,7 @@ function leafOf(mmu: Mmu, root: number, page: number): string {
     if (isRemoved(lo, hi)) return `frozen (${LEVELS[level]})`;
     if (!isShadowPresent(lo)) return `nothing (${LEVELS[level]})`;
     if (isLast(lo, level)) {
-      const rights = `${isWritable(lo) ? 'W' : '-'}${isMmuWritable(lo) ? 'M' : '-'}${isDirty(lo) ? 'D' : '-'}`;
+      const rights = `${isWritable(lo) ? 'W' : '-'}${isMmuWritable(mmu.format, lo, hi) ? 'M' : '-'}${isDirty(mmu.format, lo, hi) ? 'D' : '-'}`;
       return `${LEVELS[level]} ${rights} ${pfnOf(lo, hi)}`;
     }
     table = childOf(lo, hi);

@@ -421,6 +421,7 @@ export class Cpu {
   useCpuid(): void {
     const features = readFeatures(this.bus);
     this.cr4Allowed = features.cr4;
+    this.memory.la57 = (features.cr4 & CR4_LA57) !== 0;
     this.eferAllowed = features.efer;
     this.xcr0Allowed = features.xcr0;
     this.sysenterInLongMode = features.intel;

@@ -6,7 +6,7 @@
  * of a scratch place: a load finds its value there, and what was stored is taken on by `commit`. A store has been found
  * possible by then, so nothing can fault any more.
  */
-import { isCanonical, pagingMode } from '../arch/paging-mode.ts';
+import { isCanonical, PAGING_4LEVEL, PAGING_5LEVEL, pagingMode } from '../arch/paging-mode.ts';
 import { Breakpoints } from './breakpoints.ts';
 import {
   ACCESS_IMPLICIT,
@@ -105,9 +105,22 @@ export class MemoryPort {
     return s.get(CR4) & SMAP && s.get(FLAGS) & AC ? 2 : 0;
   }
 
+  /** The CPU knows five levels. */
+  la57 = false;
+
   isCanonical(hi: number): boolean {
+    return isCanonical(this.#mode(), hi);
+  }
+
+  /** Of an address that a register is loaded with (bases, MSRs, INVPCID): what counts is what the CPU knows, not CR4. */
+  mayBeCanonical(hi: number): boolean {
+    const mode = this.#mode();
+    return isCanonical(mode === PAGING_4LEVEL && this.la57 ? PAGING_5LEVEL : mode, hi);
+  }
+
+  #mode(): number {
     const s = this.#state;
-    return isCanonical(pagingMode(s.get(CR0), s.get(CR4), s.get(EFER)), hi);
+    return pagingMode(s.get(CR0), s.get(CR4), s.get(EFER));
   }
 
   /** See `Environment.slow`. */

@@ -118,8 +118,18 @@ export class Board {
 
   /** WRMSR of IA32_TSC: what was told in terms of the counter is told anew. */
   writeTsc(cpu: number, lo: number, hi: number): void {
-    const { apic, tsc, kvmClock } = this.cpus[cpu];
-    tsc.write(lo, hi);
+    this.cpus[cpu].tsc.write(lo, hi);
+    this.tscMoved(cpu);
+  }
+
+  /** WRMSR of IA32_TSC_ADJUST. */
+  writeTscAdjust(cpu: number, lo: number, hi: number): void {
+    this.cpus[cpu].tsc.writeAdjust(lo, hi);
+    this.tscMoved(cpu);
+  }
+
+  private tscMoved(cpu: number): void {
+    const { apic, kvmClock } = this.cpus[cpu];
     apic.timer.rearm();
     kvmClock.update();
   }

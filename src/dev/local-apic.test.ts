@@ -147,6 +147,19 @@ describe('interrupts between processors', () => {
     expect(apics.map((apic) => takeAll(apic))).toEqual(taken);
   });
 
+  it('go by the number that the guest gave it, two of the same too, and INIT keeps it', () => {
+    apics[1].mmioWrite(0x20, 4, 2 << 24);
+    write(0x310, 2 << 24);
+    write(0x300, 0x4055);
+    write(0x310, 1 << 24);
+    write(0x300, 0x4056);
+    expect(apics.map((apic) => takeAll(apic))).toEqual([[], [0x55], [0x55]]);
+    apics[1].initialize();
+    expect(apics[1].mmioRead(0x20, 4)).toBe(2 << 24);
+    apics[1].reset();
+    expect(apics[1].mmioRead(0x20, 4)).toBe(1 << 24);
+  });
+
   it('go to everybody by the number 255', () => {
     write(0x310, 0xff << 24);
     write(0x300, 0x4055);

@@ -135,7 +135,14 @@ export class LocalApic implements MmioDevice, IrqSink {
     this.pic = pic;
   }
 
-  /** The state after RESET and INIT; IA32_APIC_BASE stays. */
+  /** INIT: as after RESET, but the ID stays, too. @kvm kvm_lapic_reset */
+  initialize(): void {
+    const id = this.regs[ID];
+    this.reset();
+    this.regs[ID] = id;
+  }
+
+  /** The state after RESET; IA32_APIC_BASE stays. */
   reset(): void {
     this.timer.stop();
     this.regs.fill(0);
@@ -192,10 +199,13 @@ export class LocalApic implements MmioDevice, IrqSink {
     this.regs[TPR] = (value & 15) << 4;
   }
 
-  /** Whether a message for `dest` is for this APIC. Physical: its ID or TO_ALL. */
+  /**
+   * Whether a message for `dest` is for this APIC. Physical: TO_ALL, or its ID: in xAPIC mode what the guest has written there.
+   * @kvm kvm_apic_match_physical_addr, kvm_apic_match_logical_addr
+   */
   matches(dest: number, logical: boolean): boolean {
     if (!this.isEnabled()) return false;
-    if (!logical) return dest === TO_ALL || dest === this.id;
+    if (!logical) return dest === TO_ALL || dest === (this.isX2() || dest > 0xff ? this.id : this.regs[ID] >>> 24);
     const ldr = this.regs[LDR];
     if (this.isX2()) {
       return dest === TO_ALL || (ldr >>> 16 === dest >>> 16 && (ldr & dest & 0xffff) !== 0);
@@ -363,6 +373,9 @@ export class LocalApic implements MmioDevice, IrqSink {
   private writeRegister(reg: number, value: number): void {
     switch (reg) {
       case ID:
+        // In x2APIC mode it is read-only, which `isWritableInX2` sees to.
+        this.regs[ID] = value & (0xff << 24);
+        break;
       case VERSION:
       case PPR:
       case TIMER_CURRENT:

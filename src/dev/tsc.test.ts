@@ -32,6 +32,23 @@ describe('the time stamp counter', () => {
     );
   });
 
+  it('moves with IA32_TSC_ADJUST, which all writes to it and to the counter add up in', () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.boolean(), U64), { maxLength: 6 }), (writes) => {
+        const tsc = new Tsc(new VirtualClock());
+        let [value, adjust] = [0n, 0n];
+        for (const [isAdjust, to] of writes) {
+          const by = isAdjust ? to - adjust : to - value;
+          value = BigInt.asUintN(64, value + by);
+          adjust = BigInt.asUintN(64, adjust + by);
+          if (isAdjust) tsc.writeAdjust(loOf(to), hiOf(to));
+          else tsc.write(loOf(to), hiOf(to));
+          expect([valueOf(tsc), toBigInt(tsc.adjustLo, tsc.adjustHi)]).toEqual([value, adjust]);
+        }
+      }),
+    );
+  });
+
   it('knows when it will reach a value', () => {
     const clock = new VirtualClock();
     const tsc = new Tsc(clock, 3e6);

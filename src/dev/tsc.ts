@@ -11,9 +11,12 @@ export class Tsc {
   /** The result of the last `read`. */
   lo = 0;
   hi = 0;
-  /** Added to the ticks since power-on, modulo 2^64; what IA32_TSC_ADJUST shows if nobody else changes the counter. */
+  /** Added to the ticks since power-on, modulo 2^64. */
   offsetLo = 0;
   offsetHi = 0;
+  /** IA32_TSC_ADJUST: what all writes to it and to the counter have added. */
+  adjustLo = 0;
+  adjustHi = 0;
   /** Ticks in a millisecond of virtual time. */
   readonly khz: number;
   private readonly clock: VirtualClock;
@@ -35,8 +38,24 @@ export class Tsc {
   write(lo: number, hi: number): void {
     const ticks = this.ticks();
     const low = (lo >>> 0) - (ticks >>> 0);
-    this.offsetLo = low | 0;
-    this.offsetHi = (hi - Math.floor(ticks / WORD) - (low < 0 ? 1 : 0)) | 0;
+    this.move(low | 0, (hi - Math.floor(ticks / WORD) - (low < 0 ? 1 : 0)) | 0, this.offsetLo, this.offsetHi);
+  }
+
+  /** WRMSR of IA32_TSC_ADJUST: the counter moves by as much as this register does. */
+  writeAdjust(lo: number, hi: number): void {
+    this.move(lo, hi, this.adjustLo, this.adjustHi);
+  }
+
+  /** By the difference of two values. */
+  private move(toLo: number, toHi: number, fromLo: number, fromHi: number): void {
+    const low = (toLo >>> 0) - (fromLo >>> 0);
+    const high = toHi - fromHi - (low < 0 ? 1 : 0);
+    const offset = (this.offsetLo >>> 0) + (low >>> 0);
+    this.offsetLo = offset | 0;
+    this.offsetHi = (this.offsetHi + high + (offset >= WORD ? 1 : 0)) | 0;
+    const adjust = (this.adjustLo >>> 0) + (low >>> 0);
+    this.adjustLo = adjust | 0;
+    this.adjustHi = (this.adjustHi + high + (adjust >= WORD ? 1 : 0)) | 0;
   }
 
   /** The virtual time at which the counter reaches a value; not after `now` if it is past that (unsigned comparison). */

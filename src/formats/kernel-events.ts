@@ -3,11 +3,12 @@
  * Everything that writes kernel-shaped traces (`ftrace.ts`, `trace-dat.ts`, `perfetto.ts`) takes both from here.
  *
  * A few of the kernel's fields are not in our records, because no recording can know them or because the model has none:
- * `pfn` of kvm_mmu_spte_requested, `intr_info` and `error_code` of kvm_exit. They are written as 0. `isa` is SVM.
+ * `pfn` of kvm_mmu_spte_requested, `intr_info` and `error_code` of kvm_exit. They are written as 0. `isa` stands in a bit of `exit_reason`.
  *
  * Source: Linux 6.1 arch/x86/kvm/mmu/mmutrace.h, arch/x86/kvm/trace.h, include/trace/events/kvm.h.
  */
 import {
+  EXIT_REASON_VMX,
   fieldWords,
   TP_AGE_HVA,
   TP_CHECK_MMIO_SPTE,
@@ -26,6 +27,7 @@ import {
   TP_PAGE_FAULT,
   TP_PAGETABLE_WALK,
   TP_PAGING_ELEMENT,
+  TP_PML_FULL,
   TP_PREPARE_ZAP_PAGE,
   TP_SET_ACCESSED_BIT,
   TP_SET_DIRTY_BIT,
@@ -77,12 +79,22 @@ const TYPE_BYTES: Readonly<Record<string, number>> = {
   u64: 8, __u64: 8, gfn_t: 8, gpa_t: 8, gva_t: 8, 'unsigned long': 8, 'void *': 8, 'u64 *': 8,
 };
 
+const VMX_ISA = 1;
 const SVM_ISA = 2;
 const RET_PF_FIXED = 4;
 const RET_PF_SPURIOUS = 5;
 const ACCESS = ['---', '--x', 'w--', 'w-x', '-u-', '-ux', 'wu-', 'wux'];
 // biome-ignore format: a table
 const PFERR = [[1, 'P'], [2, 'W'], [4, 'U'], [8, 'RSVD'], [16, 'F']] as const;
+const VMX_EXITS: Readonly<Record<number, string>> = {
+  2: 'TRIPLE_FAULT',
+  14: 'INVLPG',
+  28: 'CR_ACCESS',
+  30: 'IO_INSTRUCTION',
+  48: 'EPT_VIOLATION',
+  49: 'EPT_MISCONFIG',
+  62: 'PML_FULL',
+};
 const SVM_EXITS: Readonly<Record<number, string>> = { 0x4e: 'PF excp', 0x7b: 'io', 0x7f: 'shutdown', 0x400: 'npf' };
 const MMIO_TYPES: Readonly<Record<number, string>> = { 0: 'unsatisfied-read', 1: 'read', 2: 'write' };
 const EMULATION_MODES: Readonly<Record<number, string>> = {
@@ -120,9 +132,16 @@ export class RecordReader {
 
   /** The low word of a field, signed; 0 for one that our records don't have. */
   word(name: string): number {
-    if (name === 'isa') return SVM_ISA;
+    if (name === 'isa') return this.isVmx() ? VMX_ISA : SVM_ISA;
     const place = this.placeOf(name);
-    return place === undefined ? 0 : this.words[this.at + place.word];
+    if (place === undefined) return 0;
+    const word = this.words[this.at + place.word];
+    return name === 'exit_reason' ? word & ~EXIT_REASON_VMX : word;
+  }
+
+  private isVmx(): boolean {
+    const place = this.placeOf('exit_reason');
+    return place !== undefined && (this.words[this.at + place.word] & EXIT_REASON_VMX) !== 0;
   }
 
   /** The high word: of a 64-bit field its own, else 0. */
@@ -236,7 +255,7 @@ function ringUsed(r: RecordReader): number {
 
 function vcpuExit(r: RecordReader): string {
   return (
-    `vcpu ${r.unsigned('vcpu_id')} reason ${symbol(SVM_EXITS, r.word('exit_reason'))} rip 0x${r.hex('guest_rip')} ` +
+    `vcpu ${r.unsigned('vcpu_id')} reason ${symbol(r.word('isa') === VMX_ISA ? VMX_EXITS : SVM_EXITS, r.word('exit_reason'))} rip 0x${r.hex('guest_rip')} ` +
     `info1 0x${r.hex('info1', 16)} info2 0x${r.hex('info2', 16)} intr_info 0x00000000 error_code 0x00000000`
   );
 }
@@ -377,6 +396,7 @@ export const KERNEL_EVENTS: readonly KernelEvent[] = [
       'u32 error_code', 'unsigned int vcpu_id'],
     vcpuExit,
     `"vcpu %u reason %s rip 0x%lx info1 0x%016llx info2 0x%016llx intr_info 0x%08x error_code 0x%08x", REC->vcpu_id, ` +
+      `(REC->isa == ${VMX_ISA}) ? ${symbolFormat('REC->exit_reason', VMX_EXITS)} : ` +
       `${symbolFormat('REC->exit_reason', SVM_EXITS)}, REC->guest_rip, REC->info1, REC->info2, REC->intr_info, ` +
       'REC->error_code'),
   define(TP_EMULATE_INSN, ['__u64 rip', '__u32 csbase', '__u8 len', '__u8 insn[15]', '__u8 flags', '__u8 failed'],
@@ -393,6 +413,8 @@ export const KERNEL_EVENTS: readonly KernelEvent[] = [
     (r) => `ring ${r.word('index')}: dirty 0x${r.hex('dirty_index')} reset 0x${r.hex('reset_index')} (used ${ringUsed(r)})`,
     '"ring %d: dirty 0x%x reset 0x%x (used %u)", REC->index, REC->dirty_index, REC->reset_index, ' +
       'REC->dirty_index - REC->reset_index'),
+  define(TP_PML_FULL, ['unsigned int vcpu_id'], (r) => `vcpu ${r.word('vcpu_id')}: PML full`,
+    '"vcpu %d: PML full", REC->vcpu_id'),
   define(TP_DIRTY_RING_EXIT, ['int vcpu_id'], (r) => `vcpu ${r.word('vcpu_id')}`, '"vcpu %d", REC->vcpu_id'),
 ];
 

@@ -112,6 +112,11 @@ export abstract class GuestWalker {
   /** The host frame that the access ends at. Sets hostLevel and hostAttr. Negative: nested fault. */
   protected abstract finalFrame(gfn: number, offset: number, access: number): number;
 
+  /** May A or D be set in the entry that was read last? False: nested fault. Only EPT without A and D asks anew. */
+  protected mayUpdate(): boolean {
+    return true;
+  }
+
   /** Paging mode and CTL_ bits; to be called when CR0, CR4, EFER or EFLAGS.AC change. Cheap unless mode or NX changes. */
   setMode(mode: number, controls: number): void {
     if (mode !== this.mode || (controls ^ this.controls) & CTL_NX) {
@@ -173,7 +178,10 @@ export abstract class GuestWalker {
       const gfn = ((dir >>> 22) << 10) + high * 0x100000 + ((lo >>> 12) & 0x3ff);
       return this.leaf(pfn, dirOffset, dir, 0, dir, 0, gfn, 2, lo, access);
     }
-    if (!(dir & PTE_A_LO)) memory.write32(pfn, dirOffset, dir | PTE_A_LO);
+    if (!(dir & PTE_A_LO)) {
+      if (!this.mayUpdate()) return WALK_NESTED;
+      memory.write32(pfn, dirOffset, dir | PTE_A_LO);
+    }
     const offset = (lo >>> 10) & 0xffc;
     pfn = this.tableFrame(dir >>> 12, offset);
     if (pfn < 0) return WALK_NESTED;
@@ -231,7 +239,10 @@ export abstract class GuestWalker {
         const page = gfn - (gfn & inside) + ((lo >>> 12) & inside);
         return this.leaf(pfn, offset, entryLo, entryHi, low, nx, page, level, lo, access);
       }
-      if (!(entryLo & PTE_A_LO)) memory.write32(pfn, offset, entryLo | PTE_A_LO);
+      if (!(entryLo & PTE_A_LO)) {
+        if (!this.mayUpdate()) return WALK_NESTED;
+        memory.write32(pfn, offset, entryLo | PTE_A_LO);
+      }
     }
   }
 
@@ -256,7 +267,10 @@ export abstract class GuestWalker {
     const denied = rightsFault(attr, access, this.controls, this.pkru);
     if (denied !== WALK_OK) return this.fault(denied, access);
     const set = access & ACCESS_WRITE ? PTE_A_LO | PTE_D_LO : PTE_A_LO;
-    if ((entry & set) !== set) this.memory.write32(pfn, offset, (entry |= set));
+    if ((entry & set) !== set) {
+      if (!this.mayUpdate()) return WALK_NESTED;
+      this.memory.write32(pfn, offset, (entry |= set));
+    }
     return this.finish(gfn, attr | (entry & ATTR_D), level, this.pageShift(level), lo, access);
   }
 

@@ -8,10 +8,10 @@
  * Attributes of a translation, in one word: the bits of the guest's (or shadow) entries, combined over the levels, at
  * their places in the low word; PK and NX at theirs in the high word; what nested tables took away in between.
  *
- *      31  30  27   17      12    11      10      9      8    6    2  1
- *     +--+------+ +----------+------+-------+------+---+ +-+ +--+--+
- *     |NX|  PK  | |PAGE_SHIFT|HOST_D|HOST_NX|HOST_W| G | |D| | U| W|
- *     +--+------+ +----------+------+-------+------+---+ +-+ +--+--+
+ *      31  30  27    18   17      12    11      10      9      8    6    2  1
+ *     +--+------+ +-------+----------+------+-------+------+---+ +-+ +--+--+
+ *     |NX|  PK  | |HOST_NR|PAGE_SHIFT|HOST_D|HOST_NX|HOST_W| G | |D| | U| W|
+ *     +--+------+ +-------+----------+------+-------+------+---+ +-+ +--+--+
  *
  * PAGE_SHIFT is log2 of the size of the page that software mapped (12, 21, 22, 30). The TLB may cache a smaller piece of
  * it, and INVLPG must find all pieces.
@@ -59,6 +59,8 @@ export const ATTR_HOST_NX = 1 << 10;
 export const ATTR_HOST_D = 1 << 11;
 export const ATTR_PAGE_SHIFT_AT = 12;
 export const ATTR_PAGE_SHIFT = 63 << ATTR_PAGE_SHIFT_AT;
+/** Not to be read: EPT's execute-only pages. */
+export const ATTR_HOST_NR = 1 << 18;
 export const ATTR_PK = PTE_PK_HI;
 export const ATTR_NX = PTE_NX_HI;
 /** What a translation without a second dimension gets for it. */
@@ -75,10 +77,11 @@ checkLayout(
     ['HOST_NX', ATTR_HOST_NX, 0],
     ['HOST_D', ATTR_HOST_D, 0],
     ['PAGE_SHIFT', ATTR_PAGE_SHIFT, 0],
+    ['HOST_NR', ATTR_HOST_NR, 0],
     ['PK', ATTR_PK, 0],
     ['NX', ATTR_NX, 0],
   ],
-  0xf803ff46,
+  0xf807ff46,
   0,
 );
 
@@ -158,7 +161,7 @@ function keyDenies(attr: number, access: number, strict: boolean, pkru: number):
 export function cachedRightsSuffice(attr: number, access: number, controls: number, pkru: number): boolean {
   if (access & ACCESS_WRITE) {
     if ((attr & (ATTR_D | ATTR_HOST_W | ATTR_HOST_D)) !== (ATTR_D | ATTR_HOST_W | ATTR_HOST_D)) return false;
-  } else if (access & ACCESS_FETCH && attr & ATTR_HOST_NX) {
+  } else if (attr & (access & ACCESS_FETCH ? ATTR_HOST_NX : ATTR_HOST_NR)) {
     return false;
   }
   return rightsFault(attr, access, controls, pkru) === WALK_OK;

@@ -17,7 +17,7 @@
 export const DIRTY_GFN_F_DIRTY = 1 << 0;
 export const DIRTY_GFN_F_RESET = 1 << 1;
 export const DIRTY_GFN_BYTES = 16;
-/** @kvm KVM_DIRTY_RING_RSVD_ENTRIES (without PML, which adds 512) */
+/** A CPU's own log adds its size. @kvm KVM_DIRTY_RING_RSVD_ENTRIES */
 export const DIRTY_RING_RESERVED = 64;
 /** @kvm KVM_DIRTY_RING_MAX_ENTRIES */
 export const DIRTY_RING_MAX_ENTRIES = 65536;
@@ -35,10 +35,11 @@ export class DirtyRing {
   /** Where user space goes on. */
   private fetchIndex = 0;
 
-  constructor(index: number, bytes: number) {
+  /** `reserved`: entries that one exit may add. @kvm kvm_dirty_ring_get_rsvd_entries */
+  constructor(index: number, bytes: number, reserved = DIRTY_RING_RESERVED) {
     this.index = index;
     this.size = bytes / DIRTY_GFN_BYTES;
-    this.softLimit = this.size - DIRTY_RING_RESERVED;
+    this.softLimit = this.size - reserved;
     this.words = new Int32Array(this.size * 4);
   }
 

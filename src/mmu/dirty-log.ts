@@ -4,8 +4,10 @@
  *
  *     start, legacy         all levels read-only                          one flush, always
  *     start, initially set  nothing: the log is all ones                  no flush
+ *     start, logged by CPU  4 KiB entries clean, larger ones read-only    one flush, always
  *     collect a page        its 4 KiB entries read-only                   the caller flushes if any bit was set
  *     collect, initially set  its large entries too, as if for a page table
+ *     collect, logged by CPU  its 4 KiB entries clean
  *     stop                  small entries go where a large one may be     one flush if any went
  *
  * INVARIANT logged: once starting has returned, no large entry of a logged slot is writable (legacy modes).
@@ -17,13 +19,14 @@ import type { MemSlot } from '../mem/memslots.ts';
 import { getShadowPage, linkShadowPage } from './get-page.ts';
 import { maxMappingLevel } from './level.ts';
 import { LOCK_MMU, LOCK_SHARED, lock, unlock } from './lock.ts';
-import { flushRemoteTlbsRange, type Mmu } from './mmu.ts';
-import { mmuSpteSet, rmapAdd, rmapWriteProtect, spteHi, spteLo, zapOneRmapSpte } from './rmap.ts';
+import { flushRemoteTlbsRange, kickAll, type Mmu, requestAll } from './mmu.ts';
+import { REQ_UPDATE_CPU_DIRTY_LOGGING } from './requests.ts';
+import { mmuSpteSet, rmapAdd, rmapClearDirty, rmapWriteProtect, spteHi, spteLo, zapOneRmapSpte } from './rmap.ts';
 import { childRole, isDirectRole } from './role.ts';
 import { indexOf, spOf, sptepAt } from './shadow-pages.ts';
 import { walkWholeSlot } from './slot-walk.ts';
-import { isShadowPresent, pfnHi, pfnOf, SPTE_NX_HI, splitChildLo } from './spte.ts';
-import { clearDirtyPtMasked, wrprotSlot } from './tdp-mmu/tdp-dirty.ts';
+import { ACC_EXEC, isShadowPresent, splitChildHi, splitChildLo } from './spte.ts';
+import { clearDirtyPtMasked, clearDirtySlot, wrprotSlot } from './tdp-mmu/tdp-dirty.ts';
 import { trySplitHugePages } from './tdp-mmu/tdp-split.ts';
 import { tdpZapCollapsibleSptes } from './tdp-mmu/tdp-zap.ts';
 import { slotGfnWriteProtect } from './write-protect.ts';
@@ -41,7 +44,6 @@ export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: numbe
   let changed = false;
   if (slot.rmap.length !== 0) {
     lock(LOCK_MMU);
-    if (mmu.policy.onProtect === 'eager' && !mmu.tdpMmu) slotSplitLarge(mmu, slot);
     changed = walkWholeSlot(mmu, slot, startLevel, MAX_HUGEPAGE_LEVEL, protectHead);
     unlock(LOCK_MMU);
   }
@@ -54,11 +56,18 @@ export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: numbe
 }
 
 /**
- * Eager page splitting when logging starts: no fault will have to. Only the TDP MMU does it.
+ * Eager page splitting when logging starts: no fault will have to. In Linux only the TDP MMU does it.
  * @kvm kvm_mmu_slot_try_split_huge_pages
  */
 export function slotTrySplitHugePages(mmu: Mmu, slot: MemSlot): void {
-  if (!mmu.tdpMmu || !mmu.eagerPageSplit) return;
+  if (!mmu.tdpMmu) {
+    if (mmu.policy.onProtect !== 'eager') return;
+    lock(LOCK_MMU);
+    slotSplitLarge(mmu, slot);
+    unlock(LOCK_MMU);
+    return;
+  }
+  if (!mmu.eagerPageSplit) return;
   lock(LOCK_SHARED);
   trySplitHugePages(mmu, slot, slot.baseGfn, slot.baseGfn + slot.npages, 1, true);
   unlock(LOCK_SHARED);
@@ -70,10 +79,12 @@ export function slotTrySplitHugePages(mmu: Mmu, slot: MemSlot): void {
  */
 export function enableLogDirtyMasked(mmu: Mmu, slot: MemSlot, first: number, maskLo: number, maskHi: number): void {
   if (mmu.manualProtect && mmu.initiallySet) protectLargeAt(mmu, slot, first, maskLo, maskHi);
-  if (mmu.tdpMmu) clearDirtyPtMasked(mmu, slot, slot.baseGfn + first, maskLo, maskHi, true);
+  const logsByCpu = mmu.cpuDirtyLogSize !== 0;
+  if (mmu.tdpMmu) clearDirtyPtMasked(mmu, slot, slot.baseGfn + first, maskLo, maskHi, !logsByCpu);
   if (slot.rmap.length === 0) return;
-  protectPages(mmu, slot, first, maskLo);
-  protectPages(mmu, slot, first + 32, maskHi);
+  const rearm = logsByCpu ? cleanPages : protectPages;
+  rearm(mmu, slot, first, maskLo);
+  rearm(mmu, slot, first + 32, maskHi);
 }
 
 /** @kvm kvm_mmu_write_protect_pt_masked */
@@ -81,6 +92,47 @@ function protectPages(mmu: Mmu, slot: MemSlot, first: number, mask: number): voi
   const heads = slot.rmap[0];
   for (let left = mask; left !== 0; left &= left - 1)
     rmapWriteProtect(mmu, heads, first + 31 - Math.clz32(left & -left), 1, false);
+}
+
+/** The CPU will log the next write to each of the pages. @kvm kvm_mmu_clear_dirty_pt_masked */
+function cleanPages(mmu: Mmu, slot: MemSlot, first: number, mask: number): void {
+  const heads = slot.rmap[0];
+  for (let left = mask; left !== 0; left &= left - 1) rmapClearDirty(mmu, heads, first + 31 - Math.clz32(left & -left));
+}
+
+function cleanHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number): boolean {
+  return rmapClearDirty(mmu, heads, at);
+}
+
+/**
+ * The CPU will log the next write to each page of a slot: of the rmap engine's entries those of 4 KiB, of the TDP MMU's all.
+ * The caller flushes. @kvm kvm_mmu_slot_leaf_clear_dirty
+ */
+export function slotLeafClearDirty(mmu: Mmu, slot: MemSlot): void {
+  if (slot.rmap.length !== 0) {
+    lock(LOCK_MMU);
+    walkWholeSlot(mmu, slot, 1, 1, cleanHead);
+    unlock(LOCK_MMU);
+  }
+  if (!mmu.tdpMmu) return;
+  lock(LOCK_SHARED);
+  clearDirtySlot(mmu, slot);
+  unlock(LOCK_SHARED);
+}
+
+/** Before the log is read, what CPUs have logged comes into it. @kvm kvm_arch_sync_dirty_log */
+export function syncDirtyLog(mmu: Mmu): void {
+  if (mmu.cpuDirtyLogSize !== 0) kickAll(mmu);
+}
+
+/**
+ * Logging starts or stops for one slot; with the first and after the last the CPUs are told.
+ * @kvm kvm_mmu_update_cpu_dirty_logging
+ */
+export function updateCpuDirtyLogging(mmu: Mmu, enable: boolean): void {
+  if (mmu.cpuDirtyLogSize === 0) return;
+  mmu.cpuDirtyLoggingCount += enable ? 1 : -1;
+  if (mmu.cpuDirtyLoggingCount === (enable ? 1 : 0)) requestAll(mmu, REQ_UPDATE_CPU_DIRTY_LOGGING);
 }
 
 /**
@@ -175,12 +227,13 @@ function splitLarge(mmu: Mmu, slot: MemSlot, hugeSptep: number): void {
   const gfn = mmu.pages.entryGfn(hugeSp, index);
   const sp = getShadowPage(mmu, null, gfn, childRole(mmu.pages.role[hugeSp], index, true, access));
   const level = mmu.pages.level(sp);
+  const mayExecute = level === 1 && mmu.nxHugePages && (access & ACC_EXEC) !== 0;
   for (let i = 0; i < 512; i++) {
     const sptep = sptepAt(sp, i);
     if (isShadowPresent(spteLo(mmu, sptep))) continue;
     const offset = i * pagesPerLevel(level);
-    const nx = level === 1 && mmu.nxHugePages && (access & 1) !== 0 ? 0 : hi & SPTE_NX_HI;
-    mmuSpteSet(mmu, sptep, splitChildLo(lo, hi, offset, level), pfnHi(pfnOf(lo, hi) + offset) | nx);
+    const childLo = splitChildLo(mmu.format, lo, hi, offset, level, mayExecute);
+    mmuSpteSet(mmu, sptep, childLo, splitChildHi(mmu.format, lo, hi, offset, mayExecute));
     rmapAdd(mmu, slot, sptep, gfn + offset, access);
   }
   linkShadowPage(mmu, hugeSptep, sp);

@@ -2,7 +2,7 @@
  * The dirty rings of a VM: who is told of a dirty page, and the reset that re-arms what user space has taken.
  * Source: Linux 6.1 dirty_ring.c, kvm_main.c mark_page_dirty_in_slot.
  */
-import { DIRTY_GFN_F_RESET, DirtyRing } from '../mem/dirty-ring.ts';
+import { DIRTY_GFN_F_RESET, DIRTY_RING_RESERVED, DirtyRing } from '../mem/dirty-ring.ts';
 import { ADDRESS_SPACES, type DirtySink, type MemSlot } from '../mem/memslots.ts';
 import { TP_DIRTY_RING_PUSH, TP_DIRTY_RING_RESET } from '../trace/tracepoints.ts';
 import { enableLogDirtyMasked } from './dirty-log.ts';
@@ -27,7 +27,7 @@ export class DirtyRings implements DirtySink {
 
   /** @kvm kvm_dirty_ring_alloc */
   add(vcpu: number): DirtyRing {
-    const ring = new DirtyRing(vcpu, this.bytes);
+    const ring = new DirtyRing(vcpu, this.bytes, DIRTY_RING_RESERVED + this.mmu.cpuDirtyLogSize);
     this.rings.push(ring);
     return ring;
   }

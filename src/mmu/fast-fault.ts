@@ -1,6 +1,7 @@
 /**
  * The fast page fault: gives a write-protected leaf its write bit back without mmu_lock. This is what keeps a guest
- * running while its writes are logged, and what lost data when it did so for a large leaf: see `unguarded`.
+ * running while its writes are logged, and what lost data when it did so for a large leaf: see `unguarded`. Where the CPU
+ * keeps no A, it also gives an entry back the rights that access tracking took away.
  *
  * Source: Linux 6.1 mmu.c fast_page_fault.
  */
@@ -11,32 +12,44 @@ import { type PageFault, RET_PF_FIXED, RET_PF_INVALID, RET_PF_SPURIOUS } from '.
 import { RACE_FAST_FAULT_CMPXCHG, RACE_FAST_FAULT_MARK, race } from './race.ts';
 import { spteHi, spteLo } from './rmap.ts';
 import { indexOf, spOf } from './shadow-pages.ts';
-import { isExecutable, isMmuWritable, isShadowPresent, isWritable, SPTE_P, SPTE_W } from './spte.ts';
+import {
+  isAccessTracked,
+  isExecutable,
+  isMmuWritable,
+  isShadowPresent,
+  isWritable,
+  restoredHi,
+  restoredLo,
+  SPTE_P,
+  SPTE_W,
+} from './spte.ts';
+import type { SpteFormat } from './spte-format.ts';
 import { rcuReadLock, rcuReadUnlock } from './tdp-mmu/rcu.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
 /** Tries before giving up. */
 const MAX_TRIES = 5;
 
-/** Writes over a present entry only: with A and D bits nothing else can be mended. @kvm page_fault_can_be_fast */
-function canBeFast(fault: PageFault): boolean {
-  return !fault.rsvd && fault.present && fault.write;
+/** Writes over a present entry; without A, what may be access-tracked. @kvm page_fault_can_be_fast */
+function canBeFast(mmu: Mmu, fault: PageFault): boolean {
+  return !fault.rsvd && (fault.present ? fault.write : mmu.adDisabled);
 }
 
 /** @kvm is_access_allowed */
-function isAccessAllowed(fault: PageFault, lo: number, hi: number): boolean {
-  if (fault.exec) return isExecutable(hi);
+function isAccessAllowed(f: SpteFormat, fault: PageFault, lo: number, hi: number): boolean {
+  if (fault.exec) return isExecutable(f, lo, hi);
   if (fault.write) return isWritable(lo);
   return (lo & SPTE_P) !== 0;
 }
 
 /**
- * FIXED: the write bit is back and the page marked dirty. SPURIOUS: it was there. INVALID: not for the fast path.
+ * FIXED: the write bit is back and the page marked dirty, or the entry is no longer access-tracked. SPURIOUS: it was there. INVALID: not for the fast path.
  * Never flushes, sets neither A nor D. @kvm fast_page_fault
  */
 export function fastPageFault(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number {
-  if (!canBeFast(fault)) return RET_PF_INVALID;
+  if (!canBeFast(mmu, fault)) return RET_PF_INVALID;
   const walk = vcpu.walk;
+  const { format } = mmu;
   let ret = RET_PF_INVALID;
   let sptep = 0;
   let lo = 0;
@@ -48,13 +61,23 @@ export function fastPageFault(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault): number
     lo = walk.lo;
     hi = walk.hi;
     if (!isShadowPresent(lo)) break;
-    if (isAccessAllowed(fault, lo, hi)) {
+    if (isAccessAllowed(format, fault, lo, hi)) {
       ret = RET_PF_SPURIOUS;
       break;
     }
-    if (!isMmuWritable(lo) || isGuardedLarge(mmu, fault, walk.level)) break;
+    let newLo = lo;
+    let newHi = hi;
+    if (mmu.adDisabled && isAccessTracked(format, lo, hi)) {
+      newLo = restoredLo(format, lo, hi);
+      newHi = restoredHi(hi);
+    }
+    if (fault.write && isMmuWritable(format, lo, hi)) {
+      newLo |= SPTE_W;
+      if (isGuardedLarge(mmu, fault, walk.level)) break;
+    }
+    if (newLo === lo || (mmu.adDisabled && !isAccessAllowed(format, fault, newLo, newHi))) break;
     race(RACE_FAST_FAULT_CMPXCHG);
-    if (fixSpte(mmu, fault, sptep, lo, hi)) {
+    if (fixSpte(mmu, fault, sptep, lo, hi, newLo, newHi)) {
       ret = RET_PF_FIXED;
       break;
     }
@@ -71,13 +94,22 @@ function isGuardedLarge(mmu: Mmu, fault: PageFault, level: number): boolean {
   return fault.slot !== null && fault.slot.logsDirty;
 }
 
-/** Compare-and-exchange of the write bit; false if the entry changed meanwhile. @kvm fast_pf_fix_direct_spte */
-function fixSpte(mmu: Mmu, fault: PageFault, sptep: number, lo: number, hi: number): boolean {
+/** Compare-and-exchange; false if the entry changed meanwhile. @kvm fast_pf_fix_direct_spte */
+function fixSpte(
+  mmu: Mmu,
+  fault: PageFault,
+  sptep: number,
+  lo: number,
+  hi: number,
+  newLo: number,
+  newHi: number,
+): boolean {
   const words = mmu.arena.words;
   if (words[sptep << 1] !== lo || words[(sptep << 1) + 1] !== hi) return false;
-  words[sptep << 1] = lo | SPTE_W;
+  words[sptep << 1] = newLo;
+  if (newHi !== hi) words[(sptep << 1) + 1] = newHi;
   race(RACE_FAST_FAULT_MARK);
-  markPageDirty(fault.slot, dirtyGfn(mmu, fault, sptep));
+  if (isWritable(newLo) && !isWritable(lo)) markPageDirty(fault.slot, dirtyGfn(mmu, fault, sptep));
   return true;
 }
 

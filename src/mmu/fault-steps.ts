@@ -18,7 +18,6 @@ import {
 } from './page-fault.ts';
 import { isTracked } from './page-track.ts';
 import { REQ_MMU_FREE_OBSOLETE_ROOTS } from './requests.ts';
-import { MMIO_ACCESS_MASK } from './spte.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
 /** A write to a tracked gfn is emulated before anything is looked up. @kvm page_fault_handle_page_track */
@@ -79,7 +78,7 @@ export function handleAbnormalPfn(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault, acc
   if (fault.slot === null) {
     const lo = fault.isTdp ? 0 : fault.addrLo;
     const hi = fault.isTdp ? 0 : fault.addrHi;
-    cacheMmioInfo(mmu, vcpu, lo, hi, fault.gfn, access & MMIO_ACCESS_MASK);
+    cacheMmioInfo(mmu, vcpu, lo, hi, fault.gfn, access & mmu.format.mmioAccess);
   }
   return RET_PF_CONTINUE;
 }

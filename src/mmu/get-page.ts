@@ -6,9 +6,9 @@ import { flushRemoteTlbs, flushRemoteTlbsRange, type Mmu, isObsolete } from './m
 import { accountShadowed } from './page-track.ts';
 import { commitZapPages, dropParentPte, prepareZapPage, remoteFlushOrZap, zapPte } from './page-zap.ts';
 import { mmuSpteSet, spteHi, spteLo } from './rmap.ts';
-import { childRole, isDirectRole, ROLE_ACCESS, roleAccess, roleHasGptes, roleLevel } from './role.ts';
+import { childRole, hasRoleNoAd, isDirectRole, ROLE_ACCESS, roleAccess, roleHasGptes, roleLevel } from './role.ts';
 import { childOf, indexOf, spOf, tablePfn } from './shadow-pages.ts';
-import { isLarge, isShadowPresent, nonleafLo, pfnHi } from './spte.ts';
+import { isLarge, isShadowPresent, nonleafHi, nonleafLo } from './spte.ts';
 import { traceGetPage } from './tracing.ts';
 import { syncOrZapPage } from './sync-children.ts';
 import { markUnsync } from './unsync.ts';
@@ -108,7 +108,8 @@ export function linkShadowPage(mmu: Mmu, sptep: number, sp: number): void {
     remoteFlushOrZap(mmu, invalid, true);
   }
   const pfn = tablePfn(sp);
-  mmuSpteSet(mmu, sptep, nonleafLo(pfn), pfnHi(pfn));
+  const adDisabled = hasRoleNoAd(mmu.pages.role[sp]);
+  mmuSpteSet(mmu, sptep, nonleafLo(mmu.format, pfn, adDisabled), nonleafHi(mmu.format, pfn, adDisabled));
   mmu.lists.add(mmu.pages.parents, sp, sptep);
   if (mmu.pages.unsyncChildren[sp] !== 0 || mmu.pages.unsync[sp] !== 0) markUnsync(mmu, sptep);
 }

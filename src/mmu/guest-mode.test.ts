@@ -32,7 +32,13 @@ interface Mode {
 function vcpuIn({ cr0, cr4, efer }: Mode, tdp = false): MmuVcpu {
   const mmu = new Mmu({ host: new FlatHost({ bytes: 4096, level: 1 }), trace: new Tracer(), tdp });
   const nothing = (): void => {};
-  const port = { queuePageFault: nothing, refreshPdptrs: nothing, flushTlbGva: nothing, flushTlbCurrent: nothing };
+  const port = {
+    queuePageFault: nothing,
+    refreshPdptrs: nothing,
+    flushTlbGva: nothing,
+    flushTlbCurrent: nothing,
+    kick: nothing,
+  };
   const vcpu = new MmuVcpu(0, Object.assign(new cpu.CpuState(), { cr0, cr4, efer }), port);
   initMmu(mmu, vcpu);
   return vcpu;

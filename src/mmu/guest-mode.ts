@@ -14,6 +14,7 @@ import {
   EXT_EFER_LMA,
   EXT_VALID,
   ROLE_ACCESS,
+  ROLE_AD_DISABLED,
   ROLE_CR0_WP,
   ROLE_DIRECT,
   ROLE_EFER_NX,
@@ -93,14 +94,18 @@ function calcCpuRole(vcpu: MmuVcpu): void {
   if (lma) vcpu.cpuRoleExt |= EXT_EFER_LMA;
 }
 
-/** Two-dimensional paging: one kind of table whatever the guest does. @kvm kvm_calc_tdp_mmu_root_page_role */
-const TDP_ROOT_ROLE = withLevel(ROLE_ACCESS | ROLE_DIRECT | ROLE_CR0_WP | ROLE_EFER_NX, 4);
+const TDP_ROOT_ROLE = ROLE_ACCESS | ROLE_DIRECT | ROLE_CR0_WP | ROLE_EFER_NX;
 const PAE_LEVELS = 3;
+
+/** Two-dimensional paging: one kind of table whatever the guest does. @kvm kvm_calc_tdp_mmu_root_page_role */
+function tdpRootRole(mmu: Mmu): number {
+  return withLevel(TDP_ROOT_ROLE | (mmu.adDisabled ? ROLE_AD_DISABLED : 0), mmu.tdpLevel);
+}
 
 /** Brings the roles and what follows from them up to the guest's registers. @kvm kvm_init_mmu */
 export function initMmu(mmu: Mmu, vcpu: MmuVcpu): void {
   calcCpuRole(vcpu);
-  if (mmu.tdp) vcpu.rootRole = TDP_ROOT_ROLE;
+  if (mmu.tdp) vcpu.rootRole = tdpRootRole(mmu);
   else {
     const level = Math.max(roleLevel(vcpu.cpuRole), PAE_LEVELS);
     // NX is always on in shadow tables: the guest may leave it off, the huge page mitigation may not.

@@ -344,7 +344,7 @@ describe('B18 CVE-2026-23401: an MMIO entry in place of a present one', () => {
     expect(flushes).toBe(1);
     expect(mmio).toEqual([{ dir: 'write', gpa: `0x${NO_SLOT.toString(16)}`, len: 4, data: '0x7' }]);
     const { lo, hi } = entryAt(guest.vm, guest.vcpu, VA);
-    expect([isMmioSpte(lo, hi), guest.vm.stats.pages_4k]).toEqual([true, leaves - 1]);
+    expect([isMmioSpte(guest.vm.mmu.format, lo, hi), guest.vm.stats.pages_4k]).toEqual([true, leaves - 1]);
     expect(guest.vm.mmu.slots[0].byId(1)!.rmap[0][0]).toBe(0);
     expectSound(guest.vm);
     guest.expectDone('del 1');
@@ -374,8 +374,9 @@ describe('B22 "Skip the try unsync path iff the old SPTE was a leaf SPTE"', () =
     const { mmu } = vm;
     const slot = mmu.slots[0].byId(0)!;
     const root = guest.image.roots[0] / 4096;
-    const make = (oldLo: number): boolean => makeSpte(mmu, 2, slot, ACC_ALL, root, 1, oldLo, false, true, true);
-    const table = nonleafLo(tablePfn(5));
+    const page = guest.vcpu.mmu.root.sp;
+    const make = (oldLo: number): boolean => makeSpte(mmu, page, 2, slot, ACC_ALL, root, 1, oldLo, false, true, true);
+    const table = nonleafLo(mmu.format, tablePfn(5), false);
     expect(isWritable(table)).toBe(true);
     expect([make(table), isWritable(mmu.spteLo)]).toEqual([true, false]);
     expect([make(0), isWritable(mmu.spteLo)]).toEqual([true, false]);

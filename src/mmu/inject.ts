@@ -67,7 +67,8 @@ function invlpgOf(mmu: Mmu, vcpu: MmuVcpu): typeof invlpgRoot | null {
   return mmu.tdp || guestLevels(vcpu) === 0 ? null : invlpgRoot;
 }
 
-/** 48-bit canonical; any 32-bit address of a guest outside long mode is. @kvm is_noncanonical_address */
+/** 48 bits, with five levels 57; any 32-bit address of a guest outside long mode is. @kvm is_noncanonical_address */
 function isCanonical(vcpu: MmuVcpu, hi: number): boolean {
-  return guestLevels(vcpu) < 4 || hi >> 15 === hi >> 31;
+  const levels = guestLevels(vcpu);
+  return levels < 4 || hi >> (levels === 5 ? 24 : 15) === hi >> 31;
 }

@@ -14,6 +14,8 @@ export interface KernelVersion {
   readonly tdpRootsShared: boolean;
   /** High word of a frozen entry: an entry that is not present has bit 63 (Linux 6.10). */
   readonly frozenHi: number;
+  /** EPT's present entries have the bit that suppresses #VE (Linux 6.10). */
+  readonly suppressVe: boolean;
   /** The fast fault's tracepoint has all 64 bits of the error code. */
   readonly wideErrorCode: boolean;
   /** CLEAR splits the last page's large leaf, too (Linux 6.8). */
@@ -39,6 +41,7 @@ export const KERNEL_6_1: KernelVersion = {
   tdpTellsAfterFreeze: false,
   tdpRootsShared: false,
   frozenHi: 0,
+  suppressVe: false,
   wideErrorCode: false,
   clearSplitsLastPage: false,
   nxMarksEveryTable: false,
@@ -56,6 +59,7 @@ export const KERNEL_6_12: KernelVersion = {
   tdpTellsAfterFreeze: true,
   tdpRootsShared: true,
   frozenHi: 1 << 31,
+  suppressVe: true,
   wideErrorCode: true,
   clearSplitsLastPage: true,
   nxMarksEveryTable: true,

@@ -8,25 +8,33 @@ import {
   ACC_EXEC,
   ACC_USER,
   ACC_WRITE,
+  hasAccessedDirty,
   isLast,
   isWritable,
   pfnHi,
   pfnLo,
-  SPTE_A,
-  SPTE_D,
-  SPTE_HOST_WRITABLE,
+  SPTE_AD_DISABLED_HI,
+  SPTE_AD_WRPROT_ONLY_HI,
   SPTE_MMU_PRESENT,
-  SPTE_MMU_WRITABLE,
-  SPTE_NX_HI,
-  SPTE_P,
   SPTE_PSE,
-  SPTE_U,
   SPTE_W,
+  unaccessedHi,
+  unaccessedLo,
 } from './spte.ts';
+import { hasRoleNoAd, ROLE_GUEST_MODE } from './role.ts';
 import { tryToUnsyncPages } from './unsync.ts';
 
 /**
- * Leaves the entry in `mmu.spteLo`, `mmu.spteHi`. True if it had to stay read-only because the frame holds a guest
+ * Which A and D a page's entries have. Those of a nested guest don't log by D: the buffer would get its addresses, not ours.
+ * @kvm kvm_mmu_page_ad_need_write_protect
+ */
+function adTypeHi(mmu: Mmu, role: number): number {
+  if (hasRoleNoAd(role)) return SPTE_AD_DISABLED_HI;
+  return mmu.cpuDirtyLogSize !== 0 && (role & ROLE_GUEST_MODE) !== 0 ? SPTE_AD_WRPROT_ONLY_HI : 0;
+}
+
+/**
+ * An entry of page `sp`, at `level`. Leaves it in `mmu.spteLo`, `mmu.spteHi`. True if it had to stay read-only because the frame holds a guest
  * page table ("wrprot"), which only a write fault turns into emulation.
  *
  * Two oddities of the kernel's are kept, as both can be seen: D is set even for a read if the page may be written, and
@@ -37,6 +45,7 @@ import { tryToUnsyncPages } from './unsync.ts';
  */
 export function makeSpte(
   mmu: Mmu,
+  sp: number,
   level: number,
   slot: MemSlot,
   access: number,
@@ -47,23 +56,36 @@ export function makeSpte(
   canUnsync: boolean,
   hostWritable: boolean,
 ): boolean {
-  let lo = SPTE_MMU_PRESENT | SPTE_P | pfnLo(pfn);
-  let hi = pfnHi(pfn);
+  const f = mmu.format;
+  let lo = SPTE_MMU_PRESENT | f.presentLo | f.memtypeLo | pfnLo(pfn);
+  let hi = adTypeHi(mmu, mmu.pages.role[sp]) | f.presentHi | pfnHi(pfn);
+  const ad = hasAccessedDirty(hi);
   let rights = access;
   let wrprot = false;
-  if (!prefetch) lo |= SPTE_A;
+  if (!prefetch && ad) lo |= f.accessedLo;
   if (level > 1 && (rights & ACC_EXEC) !== 0 && mmu.nxHugePages) rights &= ~ACC_EXEC;
-  if ((rights & ACC_EXEC) === 0) hi |= SPTE_NX_HI;
-  if (rights & ACC_USER) lo |= SPTE_U;
+  if (rights & ACC_EXEC) lo |= f.xLo;
+  else hi |= f.nxHi;
+  if (rights & ACC_USER) lo |= f.userLo;
   if (level > 1) lo |= SPTE_PSE;
-  if (hostWritable) lo |= SPTE_HOST_WRITABLE;
-  else rights &= ~ACC_WRITE;
+  if (hostWritable) {
+    lo |= f.hostWritableLo;
+    hi |= f.hostWritableHi;
+  } else rights &= ~ACC_WRITE;
 
   if (rights & ACC_WRITE) {
     const wasWritableLeaf = isLast(oldLo, level) && isWritable(oldLo);
-    if (wasWritableLeaf) lo |= SPTE_W | SPTE_MMU_WRITABLE;
-    else if (tryToUnsyncPages(mmu, slot, gfn, canUnsync, prefetch)) wrprot = true;
-    else lo |= SPTE_W | SPTE_MMU_WRITABLE | SPTE_D;
+    if (!wasWritableLeaf && tryToUnsyncPages(mmu, slot, gfn, canUnsync, prefetch)) wrprot = true;
+    else {
+      lo |= SPTE_W | f.mmuWritableLo;
+      hi |= f.mmuWritableHi;
+      if (!wasWritableLeaf && ad) lo |= f.dirtyLo;
+    }
+  }
+  if (prefetch) {
+    const before = lo;
+    lo = unaccessedLo(f, before, hi);
+    hi = unaccessedHi(f, before, hi);
   }
   if ((lo & SPTE_W) !== 0 && slot.logsDirty) markPageDirty(slot, gfn);
   mmu.spteLo = lo;

@@ -73,8 +73,8 @@ function generationShift(mmu: Mmu): number | undefined {
 /** Stores an MMIO entry over one that isn't present. @kvm mark_mmio_spte */
 export function markMmioSpte(mmu: Mmu, sptep: number, gfn: number, access: number): void {
   const generation = mmu.slots[0].generation & MMIO_GEN_MASK;
-  const lo = mmioSpteLo(gfn, access, generation);
-  const hi = mmioSpteHi(gfn, generation, generationShift(mmu));
+  const lo = mmioSpteLo(mmu.format, gfn, access, generation);
+  const hi = mmioSpteHi(mmu.format, gfn, generation, generationShift(mmu));
   traceMarkMmioSpte(mmu, sptep, gfn, lo, hi);
   mmuSpteSet(mmu, sptep, lo, hi);
 }
@@ -83,7 +83,7 @@ export function markMmioSpte(mmu: Mmu, sptep: number, gfn: number, access: numbe
 export function syncMmioSpte(mmu: Mmu, sptep: number, gfn: number, access: number): boolean {
   const lo = spteLo(mmu, sptep);
   const hi = spteHi(mmu, sptep);
-  if (!isMmioSpte(lo, hi)) return false;
+  if (!isMmioSpte(mmu.format, lo, hi)) return false;
   if (gfn !== mmioGfn(lo, hi)) mmuSpteClearNoTrack(mmu, sptep);
   else markMmioSpte(mmu, sptep, gfn, access);
   return true;
@@ -94,7 +94,7 @@ function checkMmioSpte(mmu: Mmu, lo: number, hi: number): boolean {
   const slots = mmu.slots[0];
   if (slots.updateInProgress) return false;
   const kvmGen = slots.generation & MMIO_GEN_MASK;
-  const spteGen = mmioGeneration(lo, hi, generationShift(mmu));
+  const spteGen = mmioGeneration(mmu.format, lo, hi, generationShift(mmu));
   if (mmu.trace.on) mmu.trace.emit(TP_CHECK_MMIO_SPTE, kvmGen, spteGen, lo, hi);
   return kvmGen === spteGen;
 }
@@ -112,9 +112,9 @@ export function handleMmioPageFault(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: num
     leafLo = spteLo(mmu, walk.sptep);
     leafHi = spteHi(mmu, walk.sptep);
   }
-  if (!isMmioSpte(leafLo, leafHi)) return RET_PF_RETRY;
+  if (!isMmioSpte(mmu.format, leafLo, leafHi)) return RET_PF_RETRY;
   const gfn = mmioGfn(leafLo, leafHi);
-  const access = mmioAccess(leafLo);
+  const access = mmioAccess(mmu.format, leafLo);
   if (!checkMmioSpte(mmu, leafLo, leafHi)) return RET_PF_INVALID;
   const addrLo = vcpu.isDirect ? 0 : lo;
   const addrHi = vcpu.isDirect ? 0 : hi;

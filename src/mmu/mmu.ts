@@ -19,6 +19,7 @@ import { KERNEL_6_1, type KernelVersion } from './kernel-version.ts';
 import { type Bugs, NO_BUGS } from './bugs.ts';
 import { LINUX_6_1, type Policy } from './policy.ts';
 import { PteLists } from './pte-list.ts';
+import { type EptFeatures, eptFormat, type SpteFormat, X86_64_FORMAT } from './spte-format.ts';
 import { REQ_TLB_FLUSH } from './requests.ts';
 import { isInvalidRole, roleAddressSpace } from './role.ts';
 import { ShadowPages } from './shadow-pages.ts';
@@ -37,9 +38,20 @@ export interface MmuConfig {
   readonly nxHugePages?: boolean;
   /** Two-dimensional paging by the TDP MMU in place of the rmap-based engine. @kvm tdp_mmu_enabled */
   readonly tdpMmu?: boolean;
+  /** Two-dimensional paging in EPT's format; NPT's if absent. */
+  readonly ept?: EptFeatures;
+  /** Levels of the host's own tables, and so of NPT's; EPT has 5 only if the guest's addresses need them. 4 if absent. */
+  readonly hostLevels?: 4 | 5;
+  /** Of the guest's CPU; 40 if absent. @kvm cpuid_maxphyaddr */
+  readonly guestMaxphyaddr?: number;
   /** Only the TDP MMU heeds it; absent: what the policy says. @kvm eager_page_split */
   readonly eagerPageSplit?: boolean;
 }
+
+/** @kvm PML_ENTITY_NUM */
+const CPU_DIRTY_LOG_SIZE = 512;
+const GUEST_MAXPHYADDR = 40;
+const FOUR_LEVEL_BITS = 48;
 
 export class Mmu {
   readonly arena = new TableArena();
@@ -55,6 +67,18 @@ export class Mmu {
   readonly policy: Policy;
   readonly kernel: KernelVersion;
   readonly bugs: Bugs;
+  /** Of the entries that this MMU writes. */
+  readonly format: SpteFormat;
+  /** What is used of EPT; null: tables are NPT's, or shadow tables. */
+  readonly ept: EptFeatures | null;
+  /** The CPU keeps no A and D in them. @kvm kvm_ad_enabled */
+  readonly adDisabled: boolean;
+  /** Entries of the CPU's own log of dirty pages; 0: it has none. @kvm cpu_dirty_log_size */
+  readonly cpuDirtyLogSize: number;
+  /** Levels of the tables of two-dimensional paging. @kvm kvm_mmu_get_tdp_level */
+  readonly tdpLevel: 4 | 5;
+  /** @kvm cpuid_maxphyaddr */
+  readonly guestMaxphyaddr: number;
 
   /** @kvm nx_huge_pages */
   nxHugePages: boolean;
@@ -63,6 +87,8 @@ export class Mmu {
   /** Dirty log modes. @kvm manual_dirty_log_protect */
   manualProtect = false;
   initiallySet = false;
+  /** Slots that are logged. @kvm cpu_dirty_logging_count */
+  cpuDirtyLoggingCount = 0;
   /** Dirty rings in place of bitmaps. */
   rings: DirtyRings | null = null;
 
@@ -111,6 +137,14 @@ export class Mmu {
     this.bugs = config.bugs ?? NO_BUGS;
     this.eagerPageSplit = config.eagerPageSplit ?? this.policy.onProtect === 'eager';
     this.nxHugePages = config.nxHugePages ?? false;
+    const ept = config.tdp ? config.ept : undefined;
+    this.ept = ept ?? null;
+    this.format = ept === undefined ? X86_64_FORMAT : eptFormat(ept, this.kernel.suppressVe);
+    this.adDisabled = this.format.accessedLo === 0;
+    this.cpuDirtyLogSize = ept !== undefined && ept.pml && ept.ad ? CPU_DIRTY_LOG_SIZE : 0;
+    this.guestMaxphyaddr = config.guestMaxphyaddr ?? GUEST_MAXPHYADDR;
+    const fourSuffice = ept !== undefined && this.guestMaxphyaddr <= FOUR_LEVEL_BITS;
+    this.tdpLevel = fourSuffice ? 4 : (config.hostLevels ?? 4);
   }
 }
 
@@ -135,6 +169,12 @@ export function vcpuSlot(mmu: Mmu, _vcpu: MmuVcpu, gfn: number): MemSlot | null 
 /** @kvm kvm_make_all_cpus_request */
 export function requestAll(mmu: Mmu, request: number): void {
   for (const vcpu of mmu.vcpus) vcpu.requests |= request;
+  if (mmu.cpuDirtyLogSize !== 0) kickAll(mmu);
+}
+
+/** Every vCPU leaves the guest; what its CPU has logged of dirty pages comes into the log with that. @kvm kvm_vcpu_kick */
+export function kickAll(mmu: Mmu): void {
+  for (const vcpu of mmu.vcpus) vcpu.port.kick();
 }
 
 /**

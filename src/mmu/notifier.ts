@@ -12,7 +12,7 @@ import { TP_AGE_HVA, TP_SET_SPTE_HVA, TP_TEST_AGE_HVA, TP_UNMAP_HVA_RANGE } from
 import { LOCK_MMU, LOCK_NOTIFIER, LOCK_SRCU, lock, unlock } from './lock.ts';
 import { flushRemoteTlbs, type Mmu } from './mmu.ts';
 import { RACE_BEFORE_FLUSH, race } from './race.ts';
-import { spteAge, spteLo, zapRmap } from './rmap.ts';
+import { spteAge, spteHi, spteLo, zapRmap } from './rmap.ts';
 import { type RmapHandler, walkSlotRmaps } from './slot-walk.ts';
 import { isAccessed } from './spte.ts';
 import { ageGfnRange, setSpteGfn, testAgeGfn, unmapGfnRange } from './tdp-mmu/tdp-notifier.ts';
@@ -29,11 +29,15 @@ function ageHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number): boole
   return young;
 }
 
+function isUsed(mmu: Mmu, sptep: number): boolean {
+  return isAccessed(mmu.format, spteLo(mmu, sptep), spteHi(mmu, sptep));
+}
+
 function testAgeHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number): boolean {
   const lists = mmu.lists;
-  if (isAccessed(spteLo(mmu, lists.first(heads, at)))) return true;
+  if (isUsed(mmu, lists.first(heads, at))) return true;
   for (let c = lists.next(lists.firstCursor(heads, at)); c !== 0; c = lists.next(c))
-    if (isAccessed(spteLo(mmu, lists.at(c)))) return true;
+    if (isUsed(mmu, lists.at(c))) return true;
   return false;
 }
 

@@ -45,7 +45,7 @@ export function zapPte(mmu: Mmu, sptep: number, invalid: number[] | null): numbe
   const lo = spteLo(mmu, sptep);
   const hi = spteHi(mmu, sptep);
   if (!isShadowPresent(lo)) {
-    if (isMmioSpte(lo, hi)) mmuSpteClearNoTrack(mmu, sptep);
+    if (isMmioSpte(mmu.format, lo, hi)) mmuSpteClearNoTrack(mmu, sptep);
     return 0;
   }
   if (isLast(lo, mmu.pages.level(spOf(sptep)))) {

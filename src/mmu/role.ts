@@ -42,6 +42,10 @@ export function roleQuadrant(role: number): number {
 export function isDirectRole(role: number): boolean {
   return (role & ROLE_DIRECT) !== 0;
 }
+/** No A and D in the page's entries. @kvm sp_ad_disabled */
+export function hasRoleNoAd(role: number): boolean {
+  return (role & ROLE_AD_DISABLED) !== 0;
+}
 export function isInvalidRole(role: number): boolean {
   return (role & ROLE_INVALID) !== 0;
 }

@@ -8,7 +8,7 @@ import { markMmioSpte } from './mmio-cache.ts';
 import { type PageFault, PFN_NOSLOT, RET_PF_EMULATE, RET_PF_FIXED, RET_PF_SPURIOUS } from './page-fault.ts';
 import { dropParentPte } from './page-zap.ts';
 import { dropSpte, mmuSpteClearNoTrack, mmuSpteUpdate, rmapAdd, spteHi, spteLo } from './rmap.ts';
-import { roleAccess } from './role.ts';
+import { hasRoleNoAd, roleAccess } from './role.ts';
 import { childOf, indexOf, spOf, sptepAt } from './shadow-pages.ts';
 import { ACC_WRITE, isLarge, isShadowPresent, pfnOf } from './spte.ts';
 import { traceSetSpte } from './tracing.ts';
@@ -52,7 +52,7 @@ export function mmuSetSpte(
 
   const hostWritable = fault === null || fault.mapWritable;
   const nowLo = spteLo(mmu, sptep);
-  const wrprot = makeSpte(mmu, level, slot!, access, gfn, pfn, nowLo, fault === null, true, hostWritable);
+  const wrprot = makeSpte(mmu, sp, level, slot!, access, gfn, pfn, nowLo, fault === null, true, hostWritable);
   let ret = RET_PF_FIXED;
   if (nowLo === mmu.spteLo && spteHi(mmu, sptep) === mmu.spteHi) ret = RET_PF_SPURIOUS;
   else {
@@ -109,6 +109,8 @@ function prefetchRun(mmu: Mmu, vcpu: MmuVcpu, sp: number, from: number, to: numb
 export function directPtePrefetch(mmu: Mmu, vcpu: MmuVcpu, sptep: number): void {
   const sp = spOf(sptep);
   if (mmu.pages.level(sp) > 1 || mmu.invalidateInProgress !== 0) return;
+  // Without A nobody could tell which of them were used.
+  if (hasRoleNoAd(mmu.pages.role[sp])) return;
   const first = indexOf(sptep) & ~(PTE_PREFETCH_NUM - 1);
   let run = -1;
   for (let i = first; i < first + PTE_PREFETCH_NUM; i++) {

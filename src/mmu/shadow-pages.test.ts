@@ -4,6 +4,7 @@ import { TABLE_PFN_BASE, TableArena } from '../mem/table-arena.ts';
 import { ROLE_ACCESS, ROLE_DIRECT } from './role.ts';
 import { childOf, hashBucket, indexOf, ShadowPages, spOf, sptepAt, tablePfn } from './shadow-pages.ts';
 import { nonleafLo, pfnHi } from './spte.ts';
+import { X86_64_FORMAT } from './spte-format.ts';
 
 const DIRECT_1 = ROLE_ACCESS | ROLE_DIRECT | 1;
 const INDIRECT_1 = ROLE_ACCESS | 1;
@@ -213,7 +214,7 @@ describe('the number of an entry', () => {
     for (const sp of [1, 63, 4096, 2 ** 20]) {
       const pfn = tablePfn(sp);
       expect(pfn).toBe(TABLE_PFN_BASE + sp);
-      expect(childOf(nonleafLo(pfn), pfnHi(pfn))).toBe(sp);
+      expect(childOf(nonleafLo(X86_64_FORMAT, pfn, false), pfnHi(pfn))).toBe(sp);
     }
   });
 });

@@ -8,6 +8,7 @@ import { Mmu } from './mmu.ts';
 import { indexOf, spOf, sptepAt, tablePfn } from './shadow-pages.ts';
 import { ShadowWalk, spteIndex } from './shadow-walk.ts';
 import { nonleafLo, pfnHi, SPTE_MMU_PRESENT, SPTE_P, SPTE_PSE } from './spte.ts';
+import { X86_64_FORMAT } from './spte-format.ts';
 import { MmuVcpu, PAE_ROOT } from './vcpu.ts';
 
 const LEAF = SPTE_P | SPTE_MMU_PRESENT;
@@ -15,7 +16,13 @@ const LEAF = SPTE_P | SPTE_MMU_PRESENT;
 function build(level: number): { mmu: Mmu; vcpu: MmuVcpu; tables: number[]; set: Setter } {
   const mmu = new Mmu({ host: new FlatHost({ bytes: 4096, level: 1 }), trace: new Tracer(), tdp: true });
   const nothing = (): void => {};
-  const port = { queuePageFault: nothing, refreshPdptrs: nothing, flushTlbGva: nothing, flushTlbCurrent: nothing };
+  const port = {
+    queuePageFault: nothing,
+    refreshPdptrs: nothing,
+    flushTlbGva: nothing,
+    flushTlbCurrent: nothing,
+    kick: nothing,
+  };
   const vcpu = new MmuVcpu(0, new CpuState(), port);
   vcpu.rootRole = level;
   const tables = Array.from({ length: 6 }, () => mmu.arena.alloc());
@@ -51,7 +58,7 @@ describe('spteIndex', () => {
 describe('a walk', () => {
   const address = (1n << 39n) | (2n << 30n) | (3n << 21n) | (4n << 12n) | 5n;
   const link = (set: Setter, table: number, index: number, child: number): void =>
-    set(table, index, nonleafLo(tablePfn(child)), pfnHi(tablePfn(child)));
+    set(table, index, nonleafLo(X86_64_FORMAT, tablePfn(child), false), pfnHi(tablePfn(child)));
 
   it('goes down four levels to the entry of the address', () => {
     const { mmu, vcpu, tables, set } = build(4);
@@ -88,7 +95,7 @@ describe('a walk', () => {
     const { mmu, vcpu, tables, set } = build(4);
     const [l4, l3] = tables;
     vcpu.root.sp = l4;
-    set(l4, 1, nonleafLo(tablePfn(l3)) & ~SPTE_MMU_PRESENT, pfnHi(tablePfn(l3)));
+    set(l4, 1, nonleafLo(X86_64_FORMAT, tablePfn(l3), false) & ~SPTE_MMU_PRESENT, pfnHi(tablePfn(l3)));
     expect(steps(mmu, vcpu, address)).toEqual([[l4, 1, 4]]);
   });
 
@@ -130,7 +137,7 @@ describe('a walk', () => {
     vcpu.root.sp = l4;
     const walk = new ShadowWalk();
     walk.init(vcpu, loOf(address), hiOf(address));
-    walk.step(nonleafLo(tablePfn(l3)), pfnHi(tablePfn(l3)));
+    walk.step(nonleafLo(X86_64_FORMAT, tablePfn(l3), false), pfnHi(tablePfn(l3)));
     expect([walk.ok(), spOf(walk.sptep), walk.level]).toEqual([true, l3, 3]);
     walk.step(0, 0);
     expect(walk.ok()).toBe(false);

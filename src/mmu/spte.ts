@@ -18,8 +18,10 @@
  *
  * INVARIANT writable: W implies MW, MW implies HW.
  *
- * Format of shadow paging and NPT (x86-64). Source: Linux 6.1 spte.h, spte.c; AMD APM vol. 2, 5.4.
+ * The picture is the format of shadow paging and NPT (x86-64). EPT's has some bits elsewhere, so functions that look at them
+ * take a SpteFormat. Source: Linux 6.1 spte.h, spte.c; AMD APM vol. 2, 5.4; Intel SDM vol. 3, 29.3.2.
  */
+import { eptFormat, type SpteFormat, X86_64_FORMAT } from './spte-format.ts';
 
 export const SPTE_P = 1 << 0;
 export const SPTE_W = 1 << 1;
@@ -61,34 +63,85 @@ export function isWritable(lo: number): boolean {
   return (lo & SPTE_W) !== 0;
 }
 
+/** A/D types, in the high word. @kvm SPTE_TDP_AD_MASK, SPTE_TDP_AD_DISABLED_MASK, SPTE_TDP_AD_WRPROT_ONLY_MASK */
+export const SPTE_AD_TYPE_HI = 3 << (52 - 32);
+export const SPTE_AD_DISABLED_HI = 1 << (52 - 32);
+export const SPTE_AD_WRPROT_ONLY_HI = 2 << (52 - 32);
+/** Where R and X of an access-tracked entry are kept. @kvm SHADOW_ACC_TRACK_SAVED_BITS_MASK */
+const SAVED_SHIFT_HI = 54 - 32;
+const SAVED_BITS = 5;
+
 /** @kvm is_mmu_writable_spte */
-export function isMmuWritable(lo: number): boolean {
-  return (lo & SPTE_MMU_WRITABLE) !== 0;
+export function isMmuWritable(f: SpteFormat, lo: number, hi: number): boolean {
+  return ((lo & f.mmuWritableLo) | (hi & f.mmuWritableHi)) !== 0;
+}
+
+/** @kvm shadow_host_writable_mask */
+export function isHostWritable(f: SpteFormat, lo: number, hi: number): boolean {
+  return ((lo & f.hostWritableLo) | (hi & f.hostWritableHi)) !== 0;
+}
+
+/** Does the CPU keep A and D in the entry? @kvm spte_ad_enabled */
+export function hasAccessedDirty(hi: number): boolean {
+  return (hi & SPTE_AD_TYPE_HI) !== SPTE_AD_DISABLED_HI;
+}
+
+/** Are writes to be logged by taking W away rather than D? @kvm spte_ad_need_write_protect */
+export function needsWriteProtect(hi: number): boolean {
+  return (hi & SPTE_AD_TYPE_HI) !== 0;
+}
+
+/** Nobody used it since it was aged: R, W and X are gone until somebody does. @kvm is_access_track_spte */
+export function isAccessTracked(f: SpteFormat, lo: number, hi: number): boolean {
+  return !hasAccessedDirty(hi) && (lo & f.accTrackLo) === 0;
 }
 
 /** @kvm is_accessed_spte */
-export function isAccessed(lo: number): boolean {
-  return (lo & SPTE_A) !== 0;
+export function isAccessed(f: SpteFormat, lo: number, hi: number): boolean {
+  return hasAccessedDirty(hi) ? (lo & f.accessedLo) !== 0 : (lo & f.accTrackLo) !== 0;
 }
 
-/** @kvm is_dirty_spte */
-export function isDirty(lo: number): boolean {
-  return (lo & SPTE_D) !== 0;
+/** Without D: writable. @kvm is_dirty_spte */
+export function isDirty(f: SpteFormat, lo: number, hi: number): boolean {
+  return (lo & (hasAccessedDirty(hi) ? f.dirtyLo : SPTE_W)) !== 0;
 }
 
 /** @kvm is_executable_pte */
-export function isExecutable(hi: number): boolean {
-  return (hi & SPTE_NX_HI) === 0;
+export function isExecutable(f: SpteFormat, lo: number, hi: number): boolean {
+  return (lo & f.xLo) === f.xLo && (hi & f.nxHi) === 0;
 }
 
 /**
  * May the CPU or the lockless fast fault change the entry behind our back? Then it must be replaced atomically.
  * @kvm spte_has_volatile_bits
  */
-export function hasVolatileBits(lo: number): boolean {
-  if ((lo & (SPTE_W | SPTE_MMU_WRITABLE)) === SPTE_MMU_WRITABLE) return true;
-  return (lo & SPTE_A) === 0 || (lo & (SPTE_W | SPTE_D)) === SPTE_W;
+export function hasVolatileBits(f: SpteFormat, lo: number, hi: number): boolean {
+  if (!isWritable(lo) && isMmuWritable(f, lo, hi)) return true;
+  if (!hasAccessedDirty(hi)) return (lo & f.accTrackLo) === 0;
+  return (lo & f.accessedLo) === 0 || (isWritable(lo) && (lo & f.dirtyLo) === 0);
 }
+
+/**
+ * An entry as if nobody had used it: A goes, or (access tracking) R, W and X do. W isn't kept: the next write must be seen.
+ * The two words of `mark_spte_for_access_track`. @kvm mark_spte_for_access_track
+ */
+export function unaccessedLo(f: SpteFormat, lo: number, hi: number): number {
+  return hasAccessedDirty(hi) ? lo & ~f.accessedLo : lo & ~f.accTrackLo;
+}
+export function unaccessedHi(f: SpteFormat, lo: number, hi: number): number {
+  return hasAccessedDirty(hi) ? hi : hi | ((lo & f.accTrackLo & SAVED_BITS) << SAVED_SHIFT_HI);
+}
+
+/** An access-tracked entry gets R and X back. @kvm restore_acc_track_spte */
+export function restoredLo(f: SpteFormat, lo: number, hi: number): number {
+  return (lo & ~f.accTrackLo) | ((hi >>> SAVED_SHIFT_HI) & SAVED_BITS);
+}
+export function restoredHi(hi: number): number {
+  return hi & ~(SAVED_BITS << SAVED_SHIFT_HI);
+}
+
+/** The high word's share of the frame. @kvm SPTE_BASE_ADDR_MASK */
+const FRAME_HI = 0xfffff;
 
 /** Frame number: bits 12 to 42 of the entry; frames lie below 2^31. @kvm spte_to_pfn */
 export function pfnOf(lo: number, hi: number): number {
@@ -105,20 +158,47 @@ export function pfnHi(pfn: number): number {
   return pfn >>> 20;
 }
 
-/** An entry that points at the table with frame number `pfn`: full rights, as rights are enforced at the leaf only.
- * The high word is `pfnHi(pfn)`. @kvm make_nonleaf_spte */
-export function nonleafLo(pfn: number): number {
-  return pfnLo(pfn) | SPTE_MMU_PRESENT | SPTE_P | SPTE_W | SPTE_U | SPTE_A;
+/**
+ * An entry that points at the table with frame number `pfn`: full rights, as rights are enforced at the leaf only.
+ * `adDisabled`: of the table's role. @kvm make_nonleaf_spte
+ */
+export function nonleafLo(f: SpteFormat, pfn: number, adDisabled: boolean): number {
+  const rights = f.presentLo | SPTE_W | f.userLo | f.xLo;
+  return pfnLo(pfn) | SPTE_MMU_PRESENT | rights | (adDisabled ? 0 : f.accessedLo);
+}
+export function nonleafHi(f: SpteFormat, pfn: number, adDisabled: boolean): number {
+  return pfnHi(pfn) | f.presentHi | (adDisabled ? SPTE_AD_DISABLED_HI : 0);
 }
 
 /**
  * One leaf of the next smaller size out of a large one: frame and size change, every right and state bit is
- * inherited. `pfnOffset` in pages. The high word is computed by `pfnHi` of the child frame, NX kept.
- * @kvm make_huge_page_split_spte
+ * inherited. `pfnOffset` in pages. `executable`: made so, where the mitigation kept only the large one from it.
+ * @kvm make_huge_page_split_spte, make_spte_executable
  */
-export function splitChildLo(hugeLo: number, hugeHi: number, pfnOffset: number, childLevel: number): number {
+export function splitChildLo(
+  f: SpteFormat,
+  hugeLo: number,
+  hugeHi: number,
+  pfnOffset: number,
+  childLevel: number,
+  executable: boolean,
+): number {
   const flags = hugeLo & 0xfff & (childLevel === 1 ? ~SPTE_PSE : ~0);
-  return pfnLo(pfnOf(hugeLo, hugeHi) + pfnOffset) | flags;
+  const x = executable && !isAccessTracked(f, hugeLo, hugeHi) ? f.xLo : 0;
+  return pfnLo(pfnOf(hugeLo, hugeHi) + pfnOffset) | flags | x;
+}
+export function splitChildHi(
+  f: SpteFormat,
+  hugeLo: number,
+  hugeHi: number,
+  pfnOffset: number,
+  executable: boolean,
+): number {
+  const flags = hugeHi & ~FRAME_HI;
+  const hi = pfnHi(pfnOf(hugeLo, hugeHi) + pfnOffset);
+  if (!executable) return hi | flags;
+  const saved = isAccessTracked(f, hugeLo, hugeHi) ? f.xLo << SAVED_SHIFT_HI : 0;
+  return hi | (flags & ~f.nxHi) | saved;
 }
 
 /**
@@ -134,42 +214,39 @@ export function isRemoved(lo: number, hi: number): boolean {
 
 // ---- MMIO entries ----------------------------------------------------------------------------------------------
 //
-//     bit 51 (reserved on this CPU: the access faults with RSVD) + P      signature
-//     bits 1, 2                                                           W and U of the access
-//     bits 3-10, 52-62                                                    generation, 8 low and 11 high bits
-//     bits 12-                                                            gfn
+//     the format's value under its mask     x86-64: bit 51 (reserved on this CPU) + P; EPT: W and X without R
+//     bits 1, 2                             x86-64: W and U of the access
+//     bits 3-10, 52-62                      generation, 8 low and 11 high bits
+//     bits 12-                              gfn
 
-export const MMIO_SIGNATURE_HI = 1 << 19;
 /** @kvm MMIO_SPTE_GEN_MASK */
 export const MMIO_GEN_MASK = (1 << 19) - 1;
 const MMIO_GEN_LOW_SHIFT = 3;
 const MMIO_GEN_LOW_MASK = 0xff;
 const MMIO_GEN_HIGH_SHIFT_HI = 52 - 32;
-/** One too low: the first bit would fall on the signature. */
+/** One too low: the first bit would fall on the signature of x86-64. */
 export const MMIO_GEN_OVERLAPPING_SHIFT_HI = 51 - 32;
 const MMIO_GEN_HIGH_MASK = 0x7ff;
-/** @kvm shadow_mmio_access_mask */
-export const MMIO_ACCESS_MASK = ACC_WRITE | ACC_USER;
 
 /** @kvm is_mmio_spte */
-export function isMmioSpte(lo: number, hi: number): boolean {
-  return (hi & MMIO_SIGNATURE_HI) !== 0 && (lo & (SPTE_P | SPTE_MMU_PRESENT)) === SPTE_P;
+export function isMmioSpte(f: SpteFormat, lo: number, hi: number): boolean {
+  return (lo & f.mmioMaskLo) === f.mmioValueLo && (hi & f.mmioMaskHi) === f.mmioValueHi;
 }
 
 /** @kvm make_mmio_spte */
-export function mmioSpteLo(gfn: number, access: number, generation: number): number {
+export function mmioSpteLo(f: SpteFormat, gfn: number, access: number, generation: number): number {
   const gen = generation & MMIO_GEN_LOW_MASK;
-  return pfnLo(gfn) | (gen << MMIO_GEN_LOW_SHIFT) | (access & MMIO_ACCESS_MASK) | SPTE_P;
+  return pfnLo(gfn) | (gen << MMIO_GEN_LOW_SHIFT) | (access & f.mmioAccess) | f.mmioValueLo;
 }
-export function mmioSpteHi(gfn: number, generation: number, highShift = MMIO_GEN_HIGH_SHIFT_HI): number {
+export function mmioSpteHi(f: SpteFormat, gfn: number, generation: number, highShift = MMIO_GEN_HIGH_SHIFT_HI): number {
   const gen = (generation & MMIO_GEN_MASK) >>> 8;
-  return pfnHi(gfn) | MMIO_SIGNATURE_HI | (gen << highShift);
+  return pfnHi(gfn) | f.mmioValueHi | (gen << highShift);
 }
 
 /** @kvm get_mmio_spte_generation */
-export function mmioGeneration(lo: number, hi: number, highShift = MMIO_GEN_HIGH_SHIFT_HI): number {
+export function mmioGeneration(f: SpteFormat, lo: number, hi: number, highShift = MMIO_GEN_HIGH_SHIFT_HI): number {
   const low = (lo >>> MMIO_GEN_LOW_SHIFT) & MMIO_GEN_LOW_MASK;
-  return low | ((((hi & ~MMIO_SIGNATURE_HI) >>> highShift) & MMIO_GEN_HIGH_MASK) << 8);
+  return low | ((((hi & ~f.mmioValueHi) >>> highShift) & MMIO_GEN_HIGH_MASK) << 8);
 }
 
 /** @kvm get_mmio_spte_gfn */
@@ -178,17 +255,30 @@ export function mmioGfn(lo: number, hi: number): number {
 }
 
 /** @kvm get_mmio_spte_access */
-export function mmioAccess(lo: number): number {
-  return lo & MMIO_ACCESS_MASK;
+export function mmioAccess(f: SpteFormat, lo: number): number {
+  return lo & f.mmioAccess;
 }
 
-if (isShadowPresent(REMOVED_SPTE_LO) || isMmioSpte(REMOVED_SPTE_LO, 0))
-  throw new Error('a frozen entry means something');
+// Checks at import: a frozen entry means nothing else, no two masks of a present leaf overlap, and the generation of an MMIO
+// entry stays clear of what tells it.
+const LOW = [SPTE_MMU_PRESENT, SPTE_PSE, SPTE_W];
+const GEN_LO = MMIO_GEN_LOW_MASK << MMIO_GEN_LOW_SHIFT;
+const GEN_HI = MMIO_GEN_HIGH_MASK << MMIO_GEN_HIGH_SHIFT_HI;
 
-// Checks at import: no two masks of a present leaf overlap, and the MMIO generation stays clear of P, MP and bit 51.
-const ALL = [SPTE_P, SPTE_W, SPTE_U, SPTE_A, SPTE_D, SPTE_PSE, SPTE_HOST_WRITABLE, SPTE_MMU_WRITABLE, SPTE_MMU_PRESENT];
-if (ALL.reduce((a, b) => a + b) !== ALL.reduce((a, b) => a | b)) throw new Error('spte bits overlap');
-if (((MMIO_GEN_LOW_MASK << MMIO_GEN_LOW_SHIFT) & (SPTE_P | SPTE_MMU_PRESENT | MMIO_ACCESS_MASK)) !== 0)
-  throw new Error('the MMIO generation overlaps other bits');
-if (((MMIO_GEN_HIGH_MASK << MMIO_GEN_HIGH_SHIFT_HI) & MMIO_SIGNATURE_HI) !== 0)
-  throw new Error('the MMIO generation overlaps bit 51');
+/** Throws unless a format's bits are apart from each other and from those of every format. */
+export function checkFormat(f: SpteFormat): void {
+  const low = [...LOW, f.userLo, f.xLo, f.accessedLo, f.dirtyLo, f.hostWritableLo, f.mmuWritableLo, f.memtypeLo];
+  if (f.presentLo !== f.userLo) low.push(f.presentLo);
+  const high = [f.presentHi, f.nxHi, f.hostWritableHi, f.mmuWritableHi, SPTE_AD_TYPE_HI, SAVED_BITS << SAVED_SHIFT_HI];
+  for (const masks of [low, high])
+    if (masks.reduce((a, b) => a + (b >>> 0), 0) !== masks.reduce((a, b) => a | b) >>> 0)
+      throw new Error(`${f.name}: bits of an entry overlap`);
+  if (GEN_LO & (f.mmioMaskLo | f.mmioAccess | SPTE_MMU_PRESENT) || GEN_HI & f.mmioMaskHi)
+    throw new Error(`${f.name}: the MMIO generation overlaps other bits`);
+  if (isShadowPresent(REMOVED_SPTE_LO) || isMmioSpte(f, REMOVED_SPTE_LO, 0))
+    throw new Error(`${f.name}: a frozen entry means something`);
+}
+
+checkFormat(X86_64_FORMAT);
+for (const ad of [false, true])
+  for (const suppressVe of [false, true]) checkFormat(eptFormat({ ad, executeOnly: ad, pml: ad }, suppressVe));

@@ -14,7 +14,7 @@ import { directPtePrefetch, mmuSetSpte, prefetchSlot } from './set-spte.ts';
 import { dropSpte, mmuSpteUpdate, spteHi, spteLo } from './rmap.ts';
 import { isDirectRole, ROLE_SYNC_IGNORED, roleAccess, roleQuadrant } from './role.ts';
 import { indexOf, spOf, sptepAt } from './shadow-pages.ts';
-import { ACC_WRITE, isShadowPresent, pfnOf, SPTE_HOST_WRITABLE } from './spte.ts';
+import { ACC_WRITE, isHostWritable, isShadowPresent, pfnOf } from './spte.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
 /** Offset in the guest's table of the first entry that a level-1 page mirrors. @kvm FNAME(get_level1_sp_gpa) */
@@ -105,10 +105,11 @@ function syncEntry(mmu: Mmu, vcpu: MmuVcpu, sp: number, sptep: number, gpteLo: n
   if (mmu.kernel.syncsByEntry && mmu.pages.entryAccess(sp, index) === access) return false;
   mmu.pages.setEntryAccess(sp, index, access);
   const lo = spteLo(mmu, sptep);
+  const hi = spteHi(mmu, sptep);
   const slot = vcpuSlot(mmu, vcpu, gfn)!;
-  const pfn = pfnOf(lo, spteHi(mmu, sptep));
-  const hostWritable = (lo & SPTE_HOST_WRITABLE) !== 0;
-  makeSpte(mmu, 1, slot, access, gfn, pfn, lo, true, mmu.bugs.syncMayUnsync, hostWritable);
+  const pfn = pfnOf(lo, hi);
+  const hostWritable = isHostWritable(mmu.format, lo, hi);
+  makeSpte(mmu, sp, 1, slot, access, gfn, pfn, lo, true, mmu.bugs.syncMayUnsync, hostWritable);
   return mmuSpteUpdate(mmu, sptep, mmu.spteLo, mmu.spteHi);
 }
 

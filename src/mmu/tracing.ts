@@ -9,7 +9,7 @@ import {
 } from '../trace/tracepoints.ts';
 import type { Mmu } from './mmu.ts';
 import { spteHi, spteLo } from './rmap.ts';
-import { ACC_ALL, isExecutable, mmioGeneration, SPTE_P, SPTE_U } from './spte.ts';
+import { ACC_ALL, isExecutable, mmioGeneration, SPTE_P } from './spte.ts';
 
 function page(mmu: Mmu, id: number, sp: number, created: number): void {
   const p = mmu.pages;
@@ -35,11 +35,11 @@ export function traceSetSpte(mmu: Mmu, level: number, gfn: number, sptep: number
   const lo = spteLo(mmu, sptep);
   const hi = spteHi(mmu, sptep);
   const r = lo & SPTE_P ? 1 : 0;
-  const u = lo & SPTE_U ? 1 : 0;
-  mmu.trace.emit(TP_SET_SPTE, gfn, lo, hi, sptep, level, r, isExecutable(hi) ? 1 : 0, u);
+  const u = lo & mmu.format.userLo ? 1 : 0;
+  mmu.trace.emit(TP_SET_SPTE, gfn, lo, hi, sptep, level, r, isExecutable(mmu.format, lo, hi) ? 1 : 0, u);
 }
 
 /** The access field is the entry's low three bits, P included. */
 export function traceMarkMmioSpte(mmu: Mmu, sptep: number, gfn: number, lo: number, hi: number): void {
-  if (mmu.trace.on) mmu.trace.emit(TP_MARK_MMIO_SPTE, sptep, gfn, lo & ACC_ALL, mmioGeneration(lo, hi));
+  if (mmu.trace.on) mmu.trace.emit(TP_MARK_MMIO_SPTE, sptep, gfn, lo & ACC_ALL, mmioGeneration(mmu.format, lo, hi));
 }

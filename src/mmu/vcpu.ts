@@ -35,6 +35,8 @@ export interface VcpuPort {
   refreshPdptrs(): void;
   /** Drop the translations of one address. @kvm flush_tlb_gva */
   flushTlbGva(lo: number, hi: number): void;
+  /** Leave the guest, so that what the CPU keeps to itself of dirty pages is told. Only called where it does. */
+  kick(): void;
   /** Drop the translations of the address space in use. @kvm flush_tlb_current */
   flushTlbCurrent(): void;
 }

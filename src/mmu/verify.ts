@@ -44,13 +44,16 @@ import {
   isLarge,
   isLast,
   isMmioSpte,
+  isMmuWritable,
   isShadowPresent,
+  isWritable,
   SPTE_HOST_WRITABLE,
   SPTE_MMU_PRESENT,
   SPTE_MMU_WRITABLE,
   SPTE_PSE,
   SPTE_W,
 } from './spte.ts';
+import type { SpteFormat } from './spte-format.ts';
 import { TdpVerifier } from './tdp-mmu/tdp-verifier.ts';
 import type { MmuVcpu } from './vcpu.ts';
 import { isEdge, LeafRules } from './verify-leaf.ts';
@@ -215,7 +218,7 @@ class Verifier {
     else this.checkNonLeaf(sp, at >>> 1, lo, words[at + 1]);
   }
 
-  /** Eight entries of a direct page of level 1: what is plainly right is only counted, all else gets the full check. */
+  /** Eight entries of a direct page of level 1: what is plainly right is only counted, all else (any of EPT's) gets the full check. */
   private checkLeaves(sp: number, start: number): void {
     const { mmu } = this;
     const { words } = mmu.arena;
@@ -237,7 +240,8 @@ class Verifier {
   }
 
   private checkMmio(sptep: number, lo: number, hi: number): void {
-    if (!isMmioSpte(lo, hi)) this.report('mmio', `entry ${sptep} is neither present nor MMIO nor empty`);
+    if (!isMmioSpte(this.mmu.format, lo, hi))
+      this.report('mmio', `entry ${sptep} is neither present nor MMIO nor empty`);
   }
 
   private checkLeaf(sp: number, sptep: number, lo: number, level: number): void {
@@ -371,13 +375,14 @@ class Verifier {
   }
 
   private checkProtected(slot: MemSlot, gfn: number, name: string): void {
-    const { words } = this.mmu.arena;
+    const { mmu } = this;
+    const { words } = mmu.arena;
     for (let level = 1; level <= MAX_LEVEL; level++) {
       const heads = slot.rmap[level - 1];
       const at = gfnToIndex(gfn, slot.baseGfn, level);
       if (heads[at] === 0) continue;
       for (const sptep of this.entries(heads, at))
-        if (words[sptep << 1] & (SPTE_W | SPTE_MMU_WRITABLE))
+        if (mayWrite(mmu.format, words[sptep << 1], words[(sptep << 1) + 1]))
           this.report(name, `entry ${sptep} may write the guest table at gfn ${gfn}`);
     }
   }
@@ -490,6 +495,10 @@ class Verifier {
       for (const { gfnTrack } of set.slots) if (gfnTrack !== null) sum += sumOf(gfnTrack);
     return sum;
   }
+}
+
+function mayWrite(format: SpteFormat, lo: number, hi: number): boolean {
+  return isWritable(lo) || isMmuWritable(format, lo, hi);
 }
 
 function sumOf(counts: Uint16Array): number {

@@ -3,6 +3,7 @@ import { statSync } from 'node:fs';
 import { SnapshotDisk } from '../dev/virtio/memory-disk.ts';
 import type { DiskPort } from '../dev/virtio/virtio-blk.ts';
 import type { DeviceOptions } from '../vm/machine/devices.ts';
+import { type AllowedNetwork, parseNetwork } from './allowed-network.ts';
 import { CliError } from './cli-error.ts';
 import { FileDisk } from './file-disk.ts';
 import { OverlayDisk } from './overlay-disk.ts';
@@ -10,14 +11,16 @@ import { OverlayDisk } from './overlay-disk.ts';
 export interface DeviceFlags {
   readonly disk?: readonly string[];
   readonly rng?: string | true;
+  readonly net?: string | true;
   readonly balloon?: boolean;
   readonly console: string;
 }
 
-export function deviceOptions(flags: DeviceFlags): DeviceOptions {
+export function deviceOptions(flags: DeviceFlags): DeviceOptions & { readonly network?: AllowedNetwork } {
   return {
     disks: (flags.disk ?? []).map(openDisk),
     rngSeed: flags.rng === undefined ? undefined : flags.rng === true ? 1 : parseSeed(flags.rng),
+    network: flags.net === undefined ? undefined : parseNetwork(flags.net),
     balloon: flags.balloon,
     virtioConsole: flags.console === 'virtio',
   };

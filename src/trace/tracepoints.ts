@@ -72,6 +72,13 @@ export const TP_EMULATE_INSN = 42;
 export const TP_DIRTY_RING_PUSH = 43;
 export const TP_DIRTY_RING_RESET = 44;
 export const TP_DIRTY_RING_EXIT = 45;
+export const TP_PML_FULL = 46;
+
+/**
+ * In the word of kvm_exit's `exit_reason`: the reason is VMX's. In the kernel's record the field `isa` tells, which recordings,
+ * all of them SVM's, leave out.
+ */
+export const EXIT_REASON_VMX = 1 << 16;
 
 export const TRACEPOINTS: readonly Tracepoint[] = [
   kvmmmu(TP_PAGETABLE_WALK, 'kvm_mmu_pagetable_walk', [
@@ -211,6 +218,7 @@ export const TRACEPOINTS: readonly Tracepoint[] = [
     ['reset_index', 'h32'],
   ]),
   kvm(TP_DIRTY_RING_EXIT, 'kvm_dirty_ring_exit', [['vcpu_id', 'i32']]),
+  kvm(TP_PML_FULL, 'kvm_pml_full', [['vcpu_id', 'i32']]),
 ];
 
 /** Tracepoint of an event number, or undefined. */

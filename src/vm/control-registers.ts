@@ -70,7 +70,7 @@ export function setCr0(mmu: Mmu, vcpu: MmuVcpu, s: CpuState, value: number, valu
   if (s.efer & EFER_LME && !isPaging(s) && cr0 & CR0_PG && !(s.cr4 & CR4_PAE)) return false;
   if (!(s.efer & EFER_LME) && cr0 & CR0_PG && s.cr4 & CR4_PAE && changed & CR0_PDPTR_BITS)
     if (!loadPdptrs(mmu, vcpu, s.cr3Lo)) return false;
-  if (!(cr0 & CR0_PG) && (isLongMode(s) || s.cr4 & CR4_PCIDE)) return false;
+  if (!(cr0 & CR0_PG) && ((isLongMode(s) && s.csLong) || s.cr4 & CR4_PCIDE)) return false;
   s.cr0 = cr0;
   if (changed & CR0_PG && s.efer & EFER_LME) s.efer = cr0 & CR0_PG ? s.efer | EFER_LMA : s.efer & ~EFER_LMA;
   postSetCr0(mmu, vcpu, changed, cr0);

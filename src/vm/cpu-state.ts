@@ -42,6 +42,8 @@ export class CpuState implements GuestRegs {
   cr4 = 0;
   /** Bits of CR4 that the guest's CPUID allows. */
   cr4Allowed = CR4_RECORDED;
+  /** In long mode: the code segment is one of 64-bit code. */
+  csLong = true;
   efer = 0;
   pkru = 0;
   cpl = 0;

@@ -8,7 +8,7 @@
  */
 import { checkU32, checkU64 } from '../base/argument.ts';
 import { EFAULT, EINVAL, ENOENT, ENXIO, KvmError } from '../base/errno.ts';
-import { enableLogDirtyMasked } from '../mmu/dirty-log.ts';
+import { enableLogDirtyMasked, syncDirtyLog } from '../mmu/dirty-log.ts';
 import { LOCK_MMU, LOCK_SLOTS, lock, unlock } from '../mmu/lock.ts';
 import { flushRemoteTlbsRange, type Mmu } from '../mmu/mmu.ts';
 import { RACE_LOG_WORD, race } from '../mmu/race.ts';
@@ -39,6 +39,7 @@ export function getDirtyLog(mmu: Mmu, slotArgument: number): Int32Array {
   checkSlot(slotArgument);
   lock(LOCK_SLOTS);
   const slot = logOf(mmu, slotArgument);
+  syncDirtyLog(mmu);
   const bitmap = slot.dirtyBitmap!;
   const copy = bitmap.slice();
   if (!mmu.manualProtect) collect(mmu, slot, bitmap, copy);
@@ -92,6 +93,7 @@ export function clearDirtyLog(
     throw new KvmError(EINVAL, `pages ${first} to ${first + numPages} of ${slot.npages}`);
   const words = 2 * Math.ceil(numPages / 64);
   if (wanted.length < words) throw new KvmError(EFAULT, `a bitmap of ${wanted.length} words, not ${words}`);
+  syncDirtyLog(mmu);
   const bitmap = slot.dirtyBitmap!;
   let flush = false;
   lock(LOCK_MMU);

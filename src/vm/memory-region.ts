@@ -10,7 +10,13 @@
  */
 import { checkU32, checkU64 } from '../base/argument.ts';
 import { EEXIST, EINVAL, ENOMEM, KvmError } from '../base/errno.ts';
-import { slotRemoveWriteAccess, slotTrySplitHugePages, zapCollapsibleSptes } from '../mmu/dirty-log.ts';
+import {
+  slotLeafClearDirty,
+  slotRemoveWriteAccess,
+  slotTrySplitHugePages,
+  updateCpuDirtyLogging,
+  zapCollapsibleSptes,
+} from '../mmu/dirty-log.ts';
 import { awaitNotifiers, awaitReaders, LOCK_SLOTS, lock, unlock } from '../mmu/lock.ts';
 import { flushRemoteTlbsRange, type Mmu } from '../mmu/mmu.ts';
 import { changeMmuPages, zapAllFast } from '../mmu/page-zap.ts';
@@ -140,6 +146,7 @@ function createSlot(mmu: Mmu, slot: MemSlot): void {
   allocMetadata(mmu, slot);
   prepareBitmap(mmu, slot, null);
   swapSlots(mmu, null, slot);
+  if (slot.logsDirty) updateCpuDirtyLogging(mmu, true);
   mmu.nSlotPages += slot.npages;
   recalculateLimit(mmu);
 }
@@ -147,6 +154,7 @@ function createSlot(mmu: Mmu, slot: MemSlot): void {
 function deleteSlot(mmu: Mmu, old: MemSlot): void {
   const gone = invalidateSlot(mmu, old);
   swapSlots(mmu, gone, null);
+  if (old.logsDirty) updateCpuDirtyLogging(mmu, false);
   mmu.nSlotPages -= old.npages;
   recalculateLimit(mmu);
 }
@@ -162,6 +170,7 @@ function moveSlot(mmu: Mmu, old: MemSlot, baseGfn: number, flags: number): void 
   allocMetadata(mmu, slot);
   prepareBitmap(mmu, slot, old);
   swapSlots(mmu, gone, slot);
+  if (old.logsDirty !== slot.logsDirty) updateCpuDirtyLogging(mmu, slot.logsDirty);
 }
 
 function changeFlags(mmu: Mmu, old: MemSlot, flags: number): void {
@@ -173,6 +182,7 @@ function changeFlags(mmu: Mmu, old: MemSlot, flags: number): void {
 
 /** @kvm kvm_mmu_slot_apply_flags */
 function applyLogging(mmu: Mmu, old: MemSlot, slot: MemSlot): void {
+  if (old.logsDirty !== slot.logsDirty) updateCpuDirtyLogging(mmu, slot.logsDirty);
   if (slot.isReadonly || old.logsDirty === slot.logsDirty) return;
   if (!slot.logsDirty) {
     zapCollapsibleSptes(mmu, slot);
@@ -180,7 +190,9 @@ function applyLogging(mmu: Mmu, old: MemSlot, slot: MemSlot): void {
   }
   if (mmu.manualProtect && mmu.initiallySet) return;
   slotTrySplitHugePages(mmu, slot);
-  const changed = slotRemoveWriteAccess(mmu, slot, 1);
+  const logsByCpu = mmu.cpuDirtyLogSize !== 0;
+  if (logsByCpu) slotLeafClearDirty(mmu, slot);
+  const changed = slotRemoveWriteAccess(mmu, slot, logsByCpu ? 2 : 1);
   race(RACE_BEFORE_FLUSH);
   if (changed || !mmu.bugs.flushIfChanged) flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
 }

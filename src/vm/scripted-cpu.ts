@@ -1,6 +1,6 @@
 /**
- * The CPU of the scripted guest: an AMD CPU that runs a handful of instructions, each access through the TLB and the
- * walkers of `hw/`. It knows tables only as hardware does, and leaves the guest for KVM where hardware would.
+ * The CPU of the scripted guest: an AMD CPU, or an Intel one as far as memory goes, that runs a handful of instructions, each
+ * access through the TLB and the walkers of `hw/`. It knows tables only as hardware does, and leaves the guest for KVM where hardware would.
  *
  *     run -> [deliver the injected event] -> fetch -> execute -> ... -> exit
  *
@@ -10,12 +10,17 @@
  * Order of accesses is that of QEMU 7.2's TCG, the CPU of the recordings: code page first; an access across two pages
  * touches the lower first, and a write touches both before it stores; a read-modify-write reads first.
  */
+import { VMX_EXIT_EPT_MISCONFIG, VMX_EXIT_EPT_VIOLATION, VMX_EXIT_PML_FULL } from '../arch/ept.ts';
 import { pagingMode } from '../arch/paging-mode.ts';
 import { PFERR_GUEST_FINAL_HI } from '../arch/pferr.ts';
 import type { CpuModel } from '../hw/cpu-model.ts';
 import { hostView } from '../hw/cpu-model.ts';
 import { NativeWalker } from '../hw/native-walker.ts';
 import { NestedWalker } from '../hw/nested-walker.ts';
+import { EptNestedWalker } from '../hw/ept-nested-walker.ts';
+import { type EptMode, EptWalker } from '../hw/ept-walker.ts';
+import { PmlBuffer } from '../hw/pml-buffer.ts';
+import type { TwoDimensionalWalker } from '../hw/two-dimensional.ts';
 import {
   ACCESS_FETCH,
   ACCESS_IMPLICIT,
@@ -68,6 +73,10 @@ export const EXIT_NESTED_FAULT = 3;
 /** An instruction that KVM intercepts and emulates. */
 export const EXIT_INSTRUCTION = 4;
 export const EXIT_SHUTDOWN = 5;
+/** Intel: `errorLo` is the exit qualification; guest-physical address. */
+export const EXIT_EPT_VIOLATION = 6;
+export const EXIT_EPT_MISCONFIG = 7;
+export const EXIT_PML_FULL = 8;
 
 /** Exit codes of SVM (AMD APM vol. 2, appendix C). */
 const SVM_EXIT_WRITE_CR0 = 0x10;
@@ -81,6 +90,12 @@ const RFLAGS_AC = 1 << 18;
 const CR0_TS_MP = 0xa;
 /** By kind of touch: every nested access is a user's. */
 const TOUCH_ACCESS = [ACCESS_USER, ACCESS_USER | ACCESS_WRITE, ACCESS_USER | ACCESS_FETCH];
+
+const EPT_EXITS: Readonly<Record<number, number>> = {
+  [VMX_EXIT_EPT_VIOLATION]: EXIT_EPT_VIOLATION,
+  [VMX_EXIT_EPT_MISCONFIG]: EXIT_EPT_MISCONFIG,
+  [VMX_EXIT_PML_FULL]: EXIT_PML_FULL,
+};
 
 /** Where the tables are that the CPU is to walk. */
 export interface CpuRoot {
@@ -112,14 +127,19 @@ export class ScriptedCpu {
   eventError = 0;
 
   private readonly memory: PhysMemory;
+  /** Its own log of dirty pages. */
+  readonly pml = new PmlBuffer();
   private readonly native: NativeWalker;
-  private readonly nested: NestedWalker;
+  private readonly nested: TwoDimensionalWalker;
+  /** The same, where the second tables are EPT's. */
+  private readonly ept: EptNestedWalker | null;
   private readonly insn = new Instruction();
   private readonly code = new Uint8Array(16);
   /** Frame of the last translation. */
   private pfn = 0;
   private controls = 0;
-  private exit = EXIT_NONE;
+  /** Why the guest was left last. */
+  exit = EXIT_NONE;
   /** An exception that an access raised and that the CPU delivers itself: vector, or -1. */
   private raised = -1;
   private raisedError = 0;
@@ -130,6 +150,7 @@ export class ScriptedCpu {
     memory: PhysMemory,
     model: CpuModel,
     nested: boolean,
+    ept: EptMode | null,
     tlb: Tlb = new SetAssociativeTlb(),
   ) {
     this.state = state;
@@ -137,7 +158,9 @@ export class ScriptedCpu {
     this.tlb = tlb;
     this.root = { nested, table: 0, level: 4 };
     this.native = new NativeWalker(arena, hostView(model), CTL_NX);
-    this.nested = new NestedWalker(memory, model, this.native);
+    this.ept =
+      ept === null ? null : new EptNestedWalker(memory, model, new EptWalker(arena, hostView(model), ept, this.pml));
+    this.nested = this.ept ?? new NestedWalker(memory, model, this.native);
     this.nested.flushedWith = tlb;
   }
 
@@ -169,10 +192,20 @@ export class ScriptedCpu {
     const hi = gfn >>> 20;
     const access = TOUCH_ACCESS[kind];
     if (this.tlb.lookup(0, lo, hi, access, CTL_NX, 0)) return true;
+    if (this.ept !== null) return this.touchEpt(this.ept, lo, hi, access);
     const walker = this.native;
     const result = walker.walk(this.root.table, this.root.level, lo, hi, access);
     if (result !== WALK_OK) return this.leave(EXIT_NESTED_FAULT, lo, hi, result, PFERR_GUEST_FINAL_HI);
     this.tlb.insert(0, lo, hi, walker.pfn, walker.level, walker.attr);
+    return true;
+  }
+
+  private touchEpt(walker: EptNestedWalker, lo: number, hi: number, access: number): boolean {
+    walker.nptRoot = this.root.table;
+    walker.nptLevel = this.root.level;
+    const pfn = walker.translate(lo, hi, access);
+    if (pfn < 0) return this.leaveNested();
+    this.tlb.insert(0, lo, hi, pfn, walker.ept.level, walker.ept.attr);
     return true;
   }
 
@@ -224,14 +257,17 @@ export class ScriptedCpu {
       this.tlb.insert(0, lo, hi, walker.pfn, walker.level, walker.attr);
       return true;
     }
-    if (result === WALK_NESTED) {
-      const { nestedGpaLo, nestedGpaHi, nestedErrorLo, nestedErrorHi } = walker;
-      return this.leave(EXIT_NESTED_FAULT, nestedGpaLo, nestedGpaHi, nestedErrorLo, nestedErrorHi);
-    }
+    if (result === WALK_NESTED) return this.leaveNested();
     if (result === WALK_NONCANONICAL) return this.raise(VECTOR_GP, 0);
     this.state.cr2Lo = lo;
     this.state.cr2Hi = hi;
     return this.raise(VECTOR_PF, result);
+  }
+
+  private leaveNested(): false {
+    const { nestedGpaLo, nestedGpaHi, nestedErrorLo, nestedErrorHi } = this.nested;
+    const exit = this.ept === null ? EXIT_NESTED_FAULT : EPT_EXITS[this.ept.exitReason];
+    return this.leave(exit, nestedGpaLo, nestedGpaHi, nestedErrorLo, nestedErrorHi);
   }
 
   private leave(exit: number, lo: number, hi: number, errorLo: number, errorHi: number): false {

@@ -7,6 +7,7 @@
  *
  * Source: Linux 6.1 x86.c vcpu_enter_guest, kvm_arch_vcpu_ioctl_run; svm.c.
  */
+import { VMX_EXIT_EPT_MISCONFIG, VMX_EXIT_EPT_VIOLATION, VMX_EXIT_PML_FULL } from '../arch/ept.ts';
 import { EFAULT, EINTR, EINVAL, KvmError } from '../base/errno.ts';
 import type { CpuModel } from '../hw/cpu-model.ts';
 import type { Tlb } from '../hw/tlb.ts';
@@ -27,15 +28,34 @@ import {
   REQ_TLB_FLUSH_CURRENT,
   REQ_TLB_FLUSH_GUEST,
   REQ_TRIPLE_FAULT,
+  REQ_UPDATE_CPU_DIRTY_LOGGING,
 } from '../mmu/requests.ts';
 import { freeObsoleteRoots, loadMmu, resetMmuContext, syncPrevRoots, syncRoots } from '../mmu/roots.ts';
 import { roleLevel } from '../mmu/role.ts';
 import { MmuVcpu, PAE_ROOT } from '../mmu/vcpu.ts';
-import { TP_DIRTY_RING_EXIT, TP_ENTRY, TP_EXIT, TP_INJ_EXCEPTION, TP_PAGE_FAULT } from '../trace/tracepoints.ts';
+import {
+  EXIT_REASON_VMX,
+  TP_DIRTY_RING_EXIT,
+  TP_ENTRY,
+  TP_EXIT,
+  TP_INJ_EXCEPTION,
+  TP_PAGE_FAULT,
+  TP_PML_FULL,
+} from '../trace/tracepoints.ts';
 import { loadPdptrs } from './control-registers.ts';
 import { CpuState, isPaePaging } from './cpu-state.ts';
 import { EMUL_ALLOW_RETRY, EMUL_PF, EMUL_WRITE_PF_TO_SP, Emulator, INVALID_GFN } from './emulator.ts';
-import { EXIT_INSTRUCTION, EXIT_IO, EXIT_NESTED_FAULT, EXIT_PAGE_FAULT, ScriptedCpu } from './scripted-cpu.ts';
+import {
+  EXIT_EPT_MISCONFIG,
+  EXIT_EPT_VIOLATION,
+  EXIT_INSTRUCTION,
+  EXIT_IO,
+  EXIT_NESTED_FAULT,
+  EXIT_PAGE_FAULT,
+  EXIT_PML_FULL,
+  ScriptedCpu,
+} from './scripted-cpu.ts';
+import { eptErrorHi, eptErrorLo, eptModeOf, flushPmlBuffer, updatePml } from './vmx.ts';
 
 /** Why KVM_RUN returned. */
 export type VcpuExit =
@@ -72,8 +92,14 @@ const PFERR_WRITE_PRESENT = 3;
 /** Exit codes of SVM (AMD APM vol. 2, appendix C). */
 const SVM_EXIT_PF = 0x4e;
 const SVM_EXIT_IOIO = 0x7b;
+const SVM_EXIT_INVLPG = 0x79;
 const SVM_EXIT_SHUTDOWN = 0x7f;
 const SVM_EXIT_NPF = 0x400;
+/** Exit reasons of VMX (Intel SDM vol. 3, appendix C). */
+const VMX_EXIT_TRIPLE_FAULT = 2;
+const VMX_EXIT_INVLPG = 14;
+const VMX_EXIT_CR_ACCESS = 28;
+const VMX_EXIT_IO = 30;
 /** IOIO: an `out` of one byte. */
 const IOIO_BYTE = 0x10;
 const VECTOR_DF = 8;
@@ -105,11 +131,14 @@ export class Vcpu {
   private exceptionError = 0;
   private eventRequested = false;
   private pdptrsFresh = false;
+  /** KVM's error code of the fault at hand. */
+  private faultLo = 0;
+  private faultHi = 0;
 
   constructor(vm: Mmu, id: number, model: CpuModel, tlb?: Tlb) {
     this.vm = vm;
     this.id = id;
-    this.cpu = new ScriptedCpu(this.state, vm.arena, vm.host.phys, model, vm.tdp, tlb);
+    this.cpu = new ScriptedCpu(this.state, vm.arena, vm.host.phys, model, vm.tdp, eptModeOf(vm), tlb);
     this.dirtyRing = vm.rings === null ? null : vm.rings.add(id);
     const cpuTlb = this.cpu.tlb;
     this.mmu = new MmuVcpu(id, this.state, {
@@ -121,7 +150,9 @@ export class Vcpu {
       refreshPdptrs: () => this.refreshPdptrs(),
       flushTlbGva: (lo, hi) => cpuTlb.flushGva(0, 0, lo, hi),
       flushTlbCurrent: () => cpuTlb.flushAsid(0),
+      kick: () => this.kick(),
     });
+    updatePml(vm, this.cpu.pml);
     this.emulator = new Emulator(vm, this);
     initMmu(vm, this.mmu);
   }
@@ -245,13 +276,36 @@ export class Vcpu {
       cpu.root.level = mmu.rootRole & 0xf;
       if (cpu.touch(gfn, kind)) return;
       mmu.stats.exits++;
-      this.tracePageFault();
+      this.flushPml();
+      if (cpu.exit === EXIT_PML_FULL) {
+        this.tracePmlFull();
+        continue;
+      }
+      if (cpu.exit !== EXIT_EPT_MISCONFIG) this.tracePageFault();
+      this.readFault(cpu.exit);
       lock(LOCK_SRCU);
-      const result = doPageFault(this.vm, mmu, cpu.addrLo, cpu.addrHi, cpu.errorLo, cpu.errorHi);
+      const result = doPageFault(this.vm, mmu, cpu.addrLo, cpu.addrHi, this.faultLo, this.faultHi);
       unlock(LOCK_SRCU);
       if (result < 0) throw new KvmError(-result, `page ${gfn} can't be had`);
       if (result === RET_PF_EMULATE) throw new KvmError(EFAULT, `page ${gfn} is no memory, or none to be written`);
     }
+  }
+
+  /** The vCPU leaves the guest, if it is there: what its CPU has logged comes into the log. */
+  private kick(): void {
+    const { rings } = this.vm;
+    if (rings === null) {
+      this.flushPml();
+      return;
+    }
+    const { running } = rings;
+    rings.running = this.dirtyRing;
+    this.flushPml();
+    rings.running = running;
+  }
+
+  private flushPml(): void {
+    flushPmlBuffer(this.vm, this.mmu, this.cpu.pml);
   }
 
   // ---- entering the guest ------------------------------------------------------------------------------------------
@@ -296,6 +350,7 @@ export class Vcpu {
     const exit = cpu.run(vector, this.exceptionHasError, this.exceptionError);
     if (trace.on) this.traceExit(exit, ripLo === this.state.ripLo ? ripHi : 0);
     mmu.stats.exits++;
+    this.flushPml();
     this.pdptrsFresh = false;
     // What the CPU was delivering when it exited has to be delivered again. @kvm svm_complete_interrupts
     this.clearException();
@@ -325,6 +380,7 @@ export class Vcpu {
       this.cpu.tlb.flushAsid(0);
     }
     if (this.take(REQ_TLB_FLUSH_GUEST)) this.flushTlbGuest();
+    if (this.take(REQ_UPDATE_CPU_DIRTY_LOGGING)) updatePml(vm, this.cpu.pml);
     if (!this.take(REQ_TRIPLE_FAULT)) return true;
     this.emulator.mmioNeeded = false;
     this.exit = { reason: 'shutdown' };
@@ -422,10 +478,16 @@ export class Vcpu {
       case EXIT_PAGE_FAULT:
         this.tracePageFault();
         if (this.exceptionInjected) this.unprotectVirt(cpu.addrLo, cpu.addrHi);
-        return this.pageFault();
+        return this.pageFault(exit);
       case EXIT_NESTED_FAULT:
+      case EXIT_EPT_VIOLATION:
         this.tracePageFault();
-        return this.pageFault();
+        return this.pageFault(exit);
+      case EXIT_EPT_MISCONFIG:
+        return this.pageFault(exit);
+      case EXIT_PML_FULL:
+        this.tracePmlFull();
+        return 1;
       case EXIT_INSTRUCTION:
         return this.emulator.emulate(0, 0, 0);
       default:
@@ -435,7 +497,8 @@ export class Vcpu {
   }
 
   /**
-   * Exit code and the two info words as an AMD CPU gives them. `nextRipHi`: TCG adds to the pointer that it was told, of
+   * Exit code and the two info words as an AMD CPU gives them; of an Intel one the reason, and the qualification of an EPT
+   * violation. `nextRipHi`: TCG adds to the pointer that it was told, of
    * which it didn't use these bits.
    */
   private traceExit(exit: number, nextRipHi: number): void {
@@ -448,6 +511,11 @@ export class Vcpu {
       reason = exit === EXIT_PAGE_FAULT ? SVM_EXIT_PF : SVM_EXIT_NPF;
       [info1Lo, info1Hi, info2Lo, info2Hi] = [cpu.errorLo, cpu.errorHi, cpu.addrLo, cpu.addrHi];
     } else if (exit === EXIT_INSTRUCTION) reason = cpu.interceptCode;
+    if (this.vm.ept !== null) {
+      const isViolation = exit === EXIT_EPT_VIOLATION;
+      reason = EXIT_REASON_VMX | vmxReason(exit, cpu.interceptCode);
+      [info1Lo, info1Hi, info2Lo, info2Hi] = [isViolation ? cpu.errorLo : 0, 0, 0, 0];
+    }
     this.vm.trace.emit(TP_EXIT, reason, ripLo, ripHi, info1Lo, info1Hi, info2Lo, info2Hi, this.id);
   }
 
@@ -458,16 +526,31 @@ export class Vcpu {
     trace.emit(TP_PAGE_FAULT, this.id, this.state.ripLo, this.state.ripHi, addrLo, addrHi, errorLo, errorHi);
   }
 
+  /** @kvm handle_pml_full */
+  private tracePmlFull(): void {
+    if (this.vm.trace.on) this.vm.trace.emit(TP_PML_FULL, this.id);
+  }
+
   /** A fault while an event was delivered: pages that mirror what it hit go, lest it never get through. */
   private unprotectVirt(lo: number, hi: number): void {
     if (this.mmu.isDirect || !this.vm.kernel.unprotectsOnDelivery) return;
     unprotectPage(this.vm, this.emulator.gfnFor(lo, hi, 0));
   }
 
+  /** KVM's error code of the exit at hand. @kvm handle_ept_violation, handle_ept_misconfig */
+  private readFault(exit: number): void {
+    const { errorLo, errorHi } = this.cpu;
+    const isViolation = exit === EXIT_EPT_VIOLATION;
+    this.faultLo = isViolation ? eptErrorLo(errorLo) : exit === EXIT_EPT_MISCONFIG ? PFERR_RSVD : errorLo;
+    this.faultHi = isViolation ? eptErrorHi(errorLo) : errorHi;
+  }
+
   /** @kvm kvm_mmu_page_fault */
-  private pageFault(): number {
+  private pageFault(exit: number): number {
     const { vm, mmu } = this;
-    const { addrLo, addrHi, errorLo, errorHi } = this.cpu;
+    const { addrLo, addrHi } = this.cpu;
+    this.readFault(exit);
+    const { faultLo: errorLo, faultHi: errorHi } = this;
     let type = EMUL_PF;
     let result = RET_PF_INVALID;
     if (errorLo & PFERR_RSVD) {
@@ -493,6 +576,24 @@ export class Vcpu {
     if (!this.vm.tdp || this.pdptrsFresh) return;
     this.pdptrsFresh = true;
     loadPdptrs(this.vm, this.mmu, this.state.cr3Lo);
+  }
+}
+
+/** @kvm kvm_vmx_exit_handlers */
+function vmxReason(exit: number, interceptCode: number): number {
+  switch (exit) {
+    case EXIT_IO:
+      return VMX_EXIT_IO;
+    case EXIT_EPT_VIOLATION:
+      return VMX_EXIT_EPT_VIOLATION;
+    case EXIT_EPT_MISCONFIG:
+      return VMX_EXIT_EPT_MISCONFIG;
+    case EXIT_PML_FULL:
+      return VMX_EXIT_PML_FULL;
+    case EXIT_INSTRUCTION:
+      return interceptCode === SVM_EXIT_INVLPG ? VMX_EXIT_INVLPG : VMX_EXIT_CR_ACCESS;
+    default:
+      return VMX_EXIT_TRIPLE_FAULT;
   }
 }
 

@@ -14,6 +14,7 @@ import { MmuNotifier } from '../mmu/notifier.ts';
 import { changeMmuPages, zapAllFast } from '../mmu/page-zap.ts';
 import type { Bugs } from '../mmu/bugs.ts';
 import type { Policy } from '../mmu/policy.ts';
+import type { EptFeatures } from '../mmu/spte-format.ts';
 import { verify } from '../mmu/verify.ts';
 import { Tracer } from '../trace/tracer.ts';
 import {
@@ -38,6 +39,7 @@ export type { MemoryRegion } from './memory-region.ts';
 export { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
 export { KERNEL_6_1, KERNEL_6_12, type KernelVersion } from '../mmu/kernel-version.ts';
 export { type BugName, BUGS, type Bugs, withBugs } from '../mmu/bugs.ts';
+export type { EptFeatures } from '../mmu/spte-format.ts';
 export { POLICIES, type Policy, type PolicyName } from '../mmu/policy.ts';
 export { findPreset, type Preset, type PresetName, PRESETS } from '../mmu/presets.ts';
 
@@ -58,6 +60,12 @@ export interface VmConfig {
   readonly tdpMmu?: boolean;
   /** Absent: the policy's. Only the TDP MMU heeds it. @kvm eager_page_split */
   readonly eagerPageSplit?: boolean;
+  /** Two-dimensional paging is Intel's: EPT, with these features; only with `npt`. @kvm enable_ept */
+  readonly ept?: EptFeatures;
+  /** Levels of the host's tables: NPT has as many, EPT's 5 only if the guest's addresses have more than 48 bits. */
+  readonly hostLevels?: 4 | 5;
+  /** Physical address bits of the guest's CPU; 40 if absent. */
+  readonly guestMaxphyaddr?: number;
   readonly trace?: Tracer;
   readonly cpuModel?: CpuModel;
   /** Makes each vCPU's TLB; by default a set-associative one. */
@@ -90,6 +98,9 @@ export class Vm {
       nxHugePages: config.nxHugePages,
       tdpMmu: config.tdpMmu,
       eagerPageSplit: config.eagerPageSplit,
+      ept: config.ept,
+      hostLevels: config.hostLevels,
+      guestMaxphyaddr: config.guestMaxphyaddr,
     });
     this.nxParameter = config.nxHugePages ?? false;
     this.cpuModel = config.cpuModel ?? CPU_TCG;
@@ -159,7 +170,8 @@ export class Vm {
     // An int in the kernel.
     const size = Number(BigInt.asUintN(32, bytes));
     const isPowerOfTwo = size !== 0 && (size & (size - 1)) === 0;
-    if (!isPowerOfTwo || size < DIRTY_RING_RESERVED * DIRTY_GFN_BYTES || size < 4096)
+    const reserved = DIRTY_RING_RESERVED + this.mmu.cpuDirtyLogSize;
+    if (!isPowerOfTwo || size < reserved * DIRTY_GFN_BYTES || size < 4096)
       throw new KvmError(EINVAL, `a dirty ring of ${size} bytes`);
     if (size > DIRTY_RING_MAX_ENTRIES * DIRTY_GFN_BYTES) throw new KvmError(E2BIG, `a dirty ring of ${size} bytes`);
     if (this.mmu.rings !== null) throw new KvmError(EINVAL, 'there are dirty rings already');

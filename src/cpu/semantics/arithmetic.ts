@@ -170,10 +170,7 @@ export const addWithFlag = (overflow: boolean): Semantics => {
     const b = s.read(1);
     const a = s.read(0);
     const sum = s.keep(add(add(a, b), s.keep(overflow ? overflowFlag(s) : carryFlag(s))));
-    const out =
-      bytes === 4
-        ? and(shrU(sum, k64(32)), k64(1))
-        : shrU(or(and(a, b), and(or(a, b), not(sum))), k64(63));
+    const out = bytes === 4 ? and(shrU(sum, k64(32)), k64(1)) : shrU(or(and(a, b), and(or(a, b), not(sum))), k64(63));
     const kept = s.keep(out);
     const others = and(s.flagCarry(), k64(~(1n << 62n)));
     const carry = overflow ? or(others, shl(xor(carryFlag(s), kept), k64(62))) : withCarry(s, kept);

@@ -1,18 +1,5 @@
 /** SSE3, SSSE3, SSE4.1 and SSE4.2 on integers and whole lanes: what generated code can do by itself. */
-import {
-  and,
-  eq,
-  k32,
-  k64,
-  ne,
-  or,
-  select,
-  shl,
-  shrU,
-  simd,
-  type Value,
-  widen,
-} from '../expression.ts';
+import { and, eq, k32, k64, ne, or, select, shl, shrU, simd, type Value, widen } from '../expression.ts';
 import type { Semantics, Stage } from '../stage.ts';
 import { XMM } from '../state.ts';
 import { I32, V128 } from '../wasm-encoder.ts';
@@ -48,7 +35,13 @@ const joined = (s: Stage, low: Value, high: Value): Value => s.keep(simd(V128, 0
 
 export const PSHUFB = packed((a, b, s) => {
   const kept = isMmx(s) ? 0x87 : 0x8f;
-  return swizzle(a, vand(b, bytes16(() => kept)));
+  return swizzle(
+    a,
+    vand(
+      b,
+      bytes16(() => kept),
+    ),
+  );
 });
 
 export const absolute = (opcode: number): Semantics => packed((_, b) => v1(opcode, b));
@@ -107,7 +100,11 @@ export const PALIGNR = packed((a, b, s) => {
 
 /** PMOVSX*, PMOVZX*: widened once or several times. Operand 1 is as large as what is used. */
 export const widened = (...opcodes: readonly number[]): Semantics => {
-  return (s) => s.write(0, opcodes.reduce((value, opcode) => v1(opcode, value), low64(s.read(1))));
+  return (s) =>
+    s.write(
+      0,
+      opcodes.reduce((value, opcode) => v1(opcode, value), low64(s.read(1))),
+    );
 };
 
 export const PMULDQ = packed((a, b) => {

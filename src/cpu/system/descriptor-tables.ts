@@ -43,7 +43,7 @@ const tableLoad = (base: number, limit: number) =>
     if (!loadOperand(cpu, record, 0, 2)) return FAULT;
     const newLimit = memory.lo;
     if (!loadOperand(cpu, record, 2, bytes)) return FAULT;
-    if (!memory.isCanonical(memory.hi)) return generalProtection(cpu);
+    if (!memory.mayBeCanonical(memory.hi)) return generalProtection(cpu);
     state.set(limit, newLimit);
     // Operands of 16 bits have bases of 24.
     const narrow = sizeOf(cpu, record) === 2 && cpu.mode !== 2;
@@ -88,7 +88,7 @@ const systemLoad = (index: number, type: number) =>
     if (state.longMode) {
       if (!memory.loadAt(at[0], at[1], 8, 8, ACCESS_IMPLICIT)) return FAULT;
       baseHi = memory.lo;
-      if (!memory.isCanonical(baseHi)) return generalProtection(cpu, error);
+      if (!memory.mayBeCanonical(baseHi)) return generalProtection(cpu, error);
     }
     if (index === TR) {
       d.hi |= 0x200;

@@ -32,7 +32,7 @@ const invpcid = supervisor((cpu, record) => {
   const pcid = memory.lo;
   if (memory.hi !== 0 || pcid & ~0xfff) return generalProtection(cpu);
   if (!loadOperand(cpu, record, 8, 8)) return FAULT;
-  if (kind === 0 && !memory.isCanonical(memory.hi)) return generalProtection(cpu);
+  if (kind === 0 && !memory.mayBeCanonical(memory.hi)) return generalProtection(cpu);
   if (kind < 2 && pcid !== 0 && !(state.get(CR4) & CR4_PCIDE)) return generalProtection(cpu);
   if (!cpu.bus.invalidatePcid(kind, pcid, memory.lo, memory.hi)) return generalProtection(cpu);
   cpu.tlb.flush();

@@ -13,6 +13,7 @@ import {
   SHADOW_BEGINS,
   SHADOW_ON,
   TSC_AUX,
+  TSC_OFFSET,
   FPR,
   LINEAR_MASK,
   RDI,
@@ -20,7 +21,7 @@ import {
 } from '../state.ts';
 import { R_ADDRESS_SHIFT, R_SEGMENT } from '../record.ts';
 import { useMmx } from '../x87/registers.ts';
-import { setEdxEax, timeStamp } from './model-specific.ts';
+import { setEdxEax } from './model-specific.ts';
 import {
   FAULT,
   fault,
@@ -46,6 +47,7 @@ const CR4_TSD = 1 << 2;
 const CR4_PCE = 1 << 8;
 const CR4_OSFXSR = 1 << 9;
 const CR4_PKE = 1 << 22;
+const WORD = 4294967296;
 
 const cli: HelperFunction = (cpu) => {
   const { state } = cpu;
@@ -94,7 +96,12 @@ const cpuid: HelperFunction = (cpu) => {
 
 const rdtsc: HelperFunction = (cpu, record) => {
   if (cpu.state.get(CPL) !== 0 && cpu.state.get(CR4) & CR4_TSD) return generalProtection(cpu);
-  setEdxEax(cpu, timeStamp(cpu, record));
+  const { state } = cpu;
+  // In words: guests that only look at the time do this all the time.
+  const ticks = cpu.ticksAt(cpu.now(record));
+  const lo = (ticks >>> 0) + (state.get(TSC_OFFSET) >>> 0);
+  state.setPair(RAX, lo | 0, 0);
+  state.setPair(RDX, (Math.floor(ticks / WORD) + state.high(TSC_OFFSET) + (lo >= WORD ? 1 : 0)) | 0, 0);
   return NEXT;
 };
 

@@ -64,7 +64,7 @@ export function setEdxEax(cpu: Cpu, value: bigint): void {
   cpu.state.setPair(RDX, high(value), 0);
 }
 
-export function timeStamp(cpu: Cpu, record: number): bigint {
+function timeStamp(cpu: Cpu, record: number): bigint {
   return BigInt.asUintN(64, BigInt(cpu.ticksAt(cpu.now(record))) + cpu.state.big(TSC_OFFSET));
 }
 
@@ -75,7 +75,7 @@ const wrmsr = supervisor((cpu, record) => {
   const hi = state.get(RDX);
   const plain = PLAIN_MSRS.get(index);
   if (plain) {
-    if (plain[1] && !cpu.memory.isCanonical(hi)) return generalProtection(cpu);
+    if (plain[1] && !cpu.memory.mayBeCanonical(hi)) return generalProtection(cpu);
     if (index === MSR_TSC_AUX && hi !== 0) return generalProtection(cpu);
     if (index === 0x277 && !isPat(lo, hi)) return generalProtection(cpu);
     state.setPair(plain[0], lo, hi);

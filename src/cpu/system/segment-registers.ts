@@ -89,7 +89,7 @@ const baseWrite = (index: number): HelperFunction => {
     if (!(state.get(CR4) & CR4_FSGSBASE)) return invalidOpcode(cpu);
     const from = field(cpu, record, 0);
     const hi = meta(cpu, record) & META_WIDE ? state.high(from) : 0;
-    if (!cpu.memory.isCanonical(hi)) return generalProtection(cpu);
+    if (!cpu.memory.mayBeCanonical(hi)) return generalProtection(cpu);
     state.setPair(HIDDEN_BASE + index * 8, state.get(from), hi);
     segmentsChanged(cpu);
     return NEXT;

@@ -41,14 +41,18 @@ describe('XSAVE and XRSTOR', () => {
     expect(outcome(machine, XSAVE)).toBe('none');
     // x87's part is left alone.
     expect([area(machine).getUint16(0, true), area(machine).getUint32(512, true)]).toEqual([0xabcd, 0x202]);
-    expect([area(machine).getUint32(176, true), area(machine).getUint32(24, true), area(machine).getUint32(576, true)]).toEqual([
-      0x1234, 0x1fa0, 0x55,
-    ]);
+    expect([
+      area(machine).getUint32(176, true),
+      area(machine).getUint32(24, true),
+      area(machine).getUint32(576, true),
+    ]).toEqual([0x1234, 0x1fa0, 0x55]);
     state.setPair(XMM + 16, 0, 0);
     state.set(MXCSR, 0x1f80);
     state.set(PKRU, 0);
     expect(outcome(machine, XRSTOR)).toBe('none');
-    expect([state.get(XMM + 16), state.high(XMM + 16), state.get(MXCSR), state.get(PKRU)]).toEqual([0x1234, 0x5678, 0x1fa0, 0x55]);
+    expect([state.get(XMM + 16), state.high(XMM + 16), state.get(MXCSR), state.get(PKRU)]).toEqual([
+      0x1234, 0x5678, 0x1fa0, 0x55,
+    ]);
   });
 
   it('give initial values to what the area has not', () => {

@@ -11,8 +11,13 @@ const both = (name: string, encoding: string, semantics: Semantics, operands = '
     row(name, `np ${encoding} /r`, `Pq,Qq${operands}`, semantics, 'mmx if:ssse3'),
   ].flat();
 
-const sse41 = (name: string, opcode: string, semantics: Semantics | string, operands = 'Vo,Wo', more = 'aligned'): Row[] =>
-  row(name, `66 0f38 ${opcode} /r`, operands, semantics, `${more} if:sse4.1`.trim());
+const sse41 = (
+  name: string,
+  opcode: string,
+  semantics: Semantics | string,
+  operands = 'Vo,Wo',
+  more = 'aligned',
+): Row[] => row(name, `66 0f38 ${opcode} /r`, operands, semantics, `${more} if:sse4.1`.trim());
 
 const immediate41 = (name: string, opcode: string, semantics: Semantics | string, more = 'aligned'): Row[] =>
   row(name, `66 0f3a ${opcode} /r`, 'Vo,Wo,Ib', semantics, `${more} if:sse4.1`);
@@ -36,8 +41,20 @@ export const SSE_LATER: readonly Row[] = [
   row('hsubpd', '66 0f 7d /r', 'Vo,Wo', 'hsubpd', 'aligned float if:sse3'),
   row('movups', 'f2 0f f0 /r mem', 'Vo,Mo', v.MOVE, 'if:sse3'),
   row('movddup', 'f2 0f 12 /r', 'Vo,Wq', m.MOVDDUP, 'if:sse3'),
-  row('movsldup', 'f3 0f 12 /r', 'Vo,Wo', m.shuffled([0, 1, 2, 3, 0, 1, 2, 3, 8, 9, 10, 11, 8, 9, 10, 11]), 'aligned if:sse3'),
-  row('movshdup', 'f3 0f 16 /r', 'Vo,Wo', m.shuffled([4, 5, 6, 7, 4, 5, 6, 7, 12, 13, 14, 15, 12, 13, 14, 15]), 'aligned if:sse3'),
+  row(
+    'movsldup',
+    'f3 0f 12 /r',
+    'Vo,Wo',
+    m.shuffled([0, 1, 2, 3, 0, 1, 2, 3, 8, 9, 10, 11, 8, 9, 10, 11]),
+    'aligned if:sse3',
+  ),
+  row(
+    'movshdup',
+    'f3 0f 16 /r',
+    'Vo,Wo',
+    m.shuffled([4, 5, 6, 7, 4, 5, 6, 7, 12, 13, 14, 15, 12, 13, 14, 15]),
+    'aligned if:sse3',
+  ),
 
   // SSSE3
   both('pshufb', '0f38 00', m.PSHUFB),
@@ -63,10 +80,19 @@ export const SSE_LATER: readonly Row[] = [
   sse41('blendvpd', '15', m.blendBySign(0xcc, 64)),
   sse41('ptest', '17', m.PTEST),
   widening('bw', 0x20, 'Wq', [[0x87], [0x89]]),
-  widening('bd', 0x21, 'Wd', [[0x87, 0xa7], [0x89, 0xa9]]),
-  widening('bq', 0x22, 'Ww', [[0x87, 0xa7, 0xc7], [0x89, 0xa9, 0xc9]]),
+  widening('bd', 0x21, 'Wd', [
+    [0x87, 0xa7],
+    [0x89, 0xa9],
+  ]),
+  widening('bq', 0x22, 'Ww', [
+    [0x87, 0xa7, 0xc7],
+    [0x89, 0xa9, 0xc9],
+  ]),
   widening('wd', 0x23, 'Wq', [[0xa7], [0xa9]]),
-  widening('wq', 0x24, 'Wd', [[0xa7, 0xc7], [0xa9, 0xc9]]),
+  widening('wq', 0x24, 'Wd', [
+    [0xa7, 0xc7],
+    [0xa9, 0xc9],
+  ]),
   widening('dq', 0x25, 'Wq', [[0xc7], [0xc9]]),
   sse41('pmuldq', '28', m.PMULDQ),
   sse41('pcmpeqq', '29', v.direct(0xd6)),

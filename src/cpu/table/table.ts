@@ -11,4 +11,10 @@ const withFlag = (rows: readonly Row[], flag: string): Row[] =>
     row.flags.has('nofpu') || row.flags.has('mmx') ? row : { ...row, flags: new Set([...row.flags, flag]) },
   );
 
-export const INSTRUCTION_TABLE: readonly Row[] = [...INTEGER, ...SYSTEM, ...withFlag(SSE, 'sse'), ...withFlag(SSE_LATER, 'sse'), ...X87];
+export const INSTRUCTION_TABLE: readonly Row[] = [
+  ...INTEGER,
+  ...SYSTEM,
+  ...withFlag(SSE, 'sse'),
+  ...withFlag(SSE_LATER, 'sse'),
+  ...X87,
+];

@@ -59,7 +59,11 @@ const floatFunction = (
 const addsub = (format: Format): HelperFunction =>
   floatFunction(() => {
     for (let lane = 0; lane < 16 / bytesOf(format); lane++) {
-      setNumber(format, lane, sum(format, getNumber(first, format, lane), getNumber(second, format, lane), !(lane & 1)));
+      setNumber(
+        format,
+        lane,
+        sum(format, getNumber(first, format, lane), getNumber(second, format, lane), !(lane & 1)),
+      );
     }
   });
 

@@ -2,7 +2,15 @@
 import type { Cpu } from '../cpu.ts';
 import { R_OPERAND } from '../record.ts';
 import { XMM } from '../state.ts';
-import { generalProtection, type HelperFunction, FAULT, isMemory, linear, loadOperand, NEXT } from '../system/outcome.ts';
+import {
+  generalProtection,
+  type HelperFunction,
+  FAULT,
+  isMemory,
+  linear,
+  loadOperand,
+  NEXT,
+} from '../system/outcome.ts';
 
 export const first = new DataView(new ArrayBuffer(16));
 export const second = new DataView(new ArrayBuffer(16));

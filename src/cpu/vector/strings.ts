@@ -2,17 +2,17 @@
 import type { Cpu } from '../cpu.ts';
 import { META_WIDE, R_IMMEDIATE } from '../record.ts';
 import { RAX, RCX, RDX, XMM } from '../state.ts';
+import { FAULT, field, type HelperFunction, isMemory, loadOperand, meta, NEXT, sizeOf } from '../system/outcome.ts';
 import {
-  FAULT,
-  field,
-  type HelperFunction,
-  isMemory,
-  loadOperand,
-  meta,
-  NEXT,
-  sizeOf,
-} from '../system/outcome.ts';
-import { first, firstBytes, readOperands, result, resultBytes, second, secondBytes, vectorFunction } from './operands.ts';
+  first,
+  firstBytes,
+  readOperands,
+  result,
+  resultBytes,
+  second,
+  secondBytes,
+  vectorFunction,
+} from './operands.ts';
 
 const CF = 1;
 const ZF = 1 << 6;

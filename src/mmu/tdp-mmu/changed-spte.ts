@@ -56,8 +56,9 @@ export function handleChange(
   if (!wasPresent && !isPresent) return;
 
   if (isLeaf !== wasLeaf) updatePageStats(mmu, level, isLeaf ? 1 : -1);
-  if (wasLeaf && isDirty(oldLo) && !(isPresent && isDirty(newLo) && pfnOf(oldLo, oldHi) === pfnOf(newLo, newHi)))
-    mmu.host.markDirty(pfnOf(oldLo, oldHi));
+  const f = mmu.format;
+  const staysDirty = isPresent && isDirty(f, newLo, newHi) && pfnOf(oldLo, oldHi) === pfnOf(newLo, newHi);
+  if (wasLeaf && isDirty(f, oldLo, oldHi) && !staysDirty) mmu.host.markDirty(pfnOf(oldLo, oldHi));
   if (wasPresent && !wasLeaf && (isLeaf || !isPresent)) handleRemovedTable(mmu, childOf(oldLo, oldHi), shared);
 }
 
@@ -70,9 +71,9 @@ export function handleAccessed(
   newHi: number,
   level: number,
 ): void {
-  if (!isShadowPresent(oldLo) || !isLast(oldLo, level) || !isAccessed(oldLo)) return;
+  if (!isShadowPresent(oldLo) || !isLast(oldLo, level) || !isAccessed(mmu.format, oldLo, oldHi)) return;
   const pfn = pfnOf(oldLo, oldHi);
-  if (isShadowPresent(newLo) && isAccessed(newLo) && pfnOf(newLo, newHi) === pfn) return;
+  if (isShadowPresent(newLo) && isAccessed(mmu.format, newLo, newHi) && pfnOf(newLo, newHi) === pfn) return;
   mmu.host.markAccessed(pfn);
 }
 

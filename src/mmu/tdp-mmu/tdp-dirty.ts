@@ -4,7 +4,7 @@
  */
 import type { MemSlot } from '../../mem/memslots.ts';
 import type { Mmu } from '../mmu.ts';
-import { isDirty, isLast, isShadowPresent, isWritable, SPTE_D, SPTE_MMU_WRITABLE, SPTE_W } from '../spte.ts';
+import { isLast, isShadowPresent, needsWriteProtect, SPTE_W } from '../spte.ts';
 import { rcuReadLock, rcuReadUnlock } from './rcu.ts';
 import { TdpIter } from './tdp-iter.ts';
 import { nextRoot, rootAddressSpace } from './tdp-roots.ts';
@@ -20,7 +20,12 @@ export function wrprotSlot(mmu: Mmu, slot: MemSlot, minLevel: number): boolean {
 
 /** Takes D from every leaf of a slot, for logging in hardware. True if one changed. @kvm kvm_tdp_mmu_clear_dirty_slot */
 export function clearDirtySlot(mmu: Mmu, slot: MemSlot): boolean {
-  return clearInSlot(mmu, slot, 1, SPTE_D);
+  return clearInSlot(mmu, slot, 1, mmu.format.dirtyLo);
+}
+
+/** What re-arms an entry for logging: `bit`, or W where D doesn't do. */
+function rearmBit(bit: number, hi: number): number {
+  return needsWriteProtect(hi) ? SPTE_W : bit;
 }
 
 function clearInSlot(mmu: Mmu, slot: MemSlot, minLevel: number, bit: number): boolean {
@@ -42,9 +47,11 @@ function clearInRange(mmu: Mmu, root: number, start: number, end: number, minLev
   rcuReadLock(mmu);
   for (it.start(mmu, root, minLevel, start); it.valid && it.gfn < end; it.next(mmu)) {
     while (!condResched(mmu, it, false)) {
-      if (!isShadowPresent(it.oldLo) || !isLast(it.oldLo, it.level) || (it.oldLo & bit) === 0) break;
+      if (!isShadowPresent(it.oldLo) || !isLast(it.oldLo, it.level)) break;
+      const taken = rearmBit(bit, it.oldHi);
+      if ((it.oldLo & taken) === 0) break;
       const drop = bit === SPTE_W && it.level > 1 && mmu.policy.onProtect === 'zap';
-      if (!(drop ? zapSpteAtomic(mmu, it) : setSpteAtomic(mmu, it, it.oldLo & ~bit, it.oldHi))) continue;
+      if (!(drop ? zapSpteAtomic(mmu, it) : setSpteAtomic(mmu, it, it.oldLo & ~taken, it.oldHi))) continue;
       changed = true;
       break;
     }
@@ -74,7 +81,7 @@ export function clearDirtyPtMasked(
 function clearMaskedOfRoot(mmu: Mmu, root: number, first: number, lo: number, hi: number, wrprot: boolean): void {
   const it = new TdpIter();
   const lowest = lo !== 0 ? 31 - Math.clz32(lo & -lo) : 63 - Math.clz32(hi & -hi);
-  const bit = wrprot ? SPTE_W : SPTE_D;
+  const bit = wrprot ? SPTE_W : mmu.format.dirtyLo;
   let leftLo = lo;
   let leftHi = hi;
   rcuReadLock(mmu);
@@ -91,8 +98,8 @@ function clearMaskedOfRoot(mmu: Mmu, root: number, first: number, lo: number, hi
       if ((leftHi & mask) === 0) continue;
       leftHi &= ~mask;
     }
-    const isSet = wrprot ? isWritable(it.oldLo) : isDirty(it.oldLo);
-    if (isSet) setSpteNoDirtyLog(mmu, it, it.oldLo & ~bit, it.oldHi);
+    const taken = rearmBit(bit, it.oldHi);
+    if ((it.oldLo & taken) !== 0) setSpteNoDirtyLog(mmu, it, it.oldLo & ~taken, it.oldHi);
   }
   rcuReadUnlock(mmu);
 }
@@ -111,14 +118,16 @@ export function writeProtectGfn(mmu: Mmu, slot: MemSlot, gfn: number, minLevel: 
 /** @kvm write_protect_gfn. @diverges policy zap: as above. */
 function writeProtectGfnOfRoot(mmu: Mmu, root: number, gfn: number, minLevel: number): boolean {
   const it = new TdpIter();
+  const { mmuWritableLo, mmuWritableHi } = mmu.format;
   let changed = false;
   rcuReadLock(mmu);
   for (it.start(mmu, root, minLevel, gfn); it.valid && it.gfn <= gfn; it.next(mmu)) {
     if (!isShadowPresent(it.oldLo) || !isLast(it.oldLo, it.level)) continue;
-    const lo = it.oldLo & ~(SPTE_W | SPTE_MMU_WRITABLE);
-    if (lo === it.oldLo) break;
+    const lo = it.oldLo & ~(SPTE_W | mmuWritableLo);
+    const hi = it.oldHi & ~mmuWritableHi;
+    if (lo === it.oldLo && hi === it.oldHi) break;
     if (it.level > 1 && mmu.policy.onProtect === 'zap') setSpte(mmu, it, 0, 0);
-    else setSpte(mmu, it, lo, it.oldHi);
+    else setSpte(mmu, it, lo, hi);
     changed = true;
   }
   rcuReadUnlock(mmu);

@@ -87,10 +87,10 @@ function mapTargetLevel(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault, it: TdpIter):
   let wrprot = false;
   if (slot === null) {
     const generation = mmu.slots[0].generation & MMIO_GEN_MASK;
-    newLo = mmioSpteLo(it.gfn, ACC_ALL, generation);
-    newHi = mmioSpteHi(it.gfn, generation);
+    newLo = mmioSpteLo(mmu.format, it.gfn, ACC_ALL, generation);
+    newHi = mmioSpteHi(mmu.format, it.gfn, generation);
   } else {
-    wrprot = makeSpte(mmu, it.level, slot, ACC_ALL, it.gfn, fault.pfn, it.oldLo, false, true, fault.mapWritable);
+    wrprot = makeSpte(mmu, sp, it.level, slot, ACC_ALL, it.gfn, fault.pfn, it.oldLo, false, true, fault.mapWritable);
     newLo = mmu.spteLo;
     newHi = mmu.spteHi;
   }

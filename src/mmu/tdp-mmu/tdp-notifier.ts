@@ -4,7 +4,16 @@
  */
 import type { MemSlot } from '../../mem/memslots.ts';
 import type { Mmu } from '../mmu.ts';
-import { isAccessed, isLast, isShadowPresent, SPTE_A } from '../spte.ts';
+import {
+  hasAccessedDirty,
+  isAccessed,
+  isLast,
+  isShadowPresent,
+  isWritable,
+  pfnOf,
+  unaccessedHi,
+  unaccessedLo,
+} from '../spte.ts';
 import { rcuReadLock, rcuReadUnlock } from './rcu.ts';
 import { TdpIter } from './tdp-iter.ts';
 import { nextRoot, rootAddressSpace } from './tdp-roots.ts';
@@ -38,19 +47,23 @@ function handleLeaves(mmu: Mmu, slot: MemSlot, start: number, end: number, handl
 
 /** @kvm age_gfn_range */
 function ageLeaf(mmu: Mmu, it: TdpIter): boolean {
-  if (!isAccessed(it.oldLo)) return false;
-  setSpteNoAccTrack(mmu, it, it.oldLo & ~SPTE_A, it.oldHi);
+  const { format } = mmu;
+  const { oldLo, oldHi } = it;
+  if (!isAccessed(format, oldLo, oldHi)) return false;
+  // That it is dirty would be lost with W.
+  if (!hasAccessedDirty(oldHi) && isWritable(oldLo)) mmu.host.markDirty(pfnOf(oldLo, oldHi));
+  setSpteNoAccTrack(mmu, it, unaccessedLo(format, oldLo, oldHi), unaccessedHi(format, oldLo, oldHi));
   return true;
 }
 
-/** Clears A; true if it was set anywhere. @kvm kvm_tdp_mmu_age_gfn_range */
+/** Clears A, or tracks access; true if it was set anywhere. @kvm kvm_tdp_mmu_age_gfn_range */
 export function ageGfnRange(mmu: Mmu, slot: MemSlot, start: number, end: number): boolean {
   return handleLeaves(mmu, slot, start, end, ageLeaf);
 }
 
 /** @kvm test_age_gfn */
-function isLeafAccessed(_mmu: Mmu, it: TdpIter): boolean {
-  return isAccessed(it.oldLo);
+function isLeafAccessed(mmu: Mmu, it: TdpIter): boolean {
+  return isAccessed(mmu.format, it.oldLo, it.oldHi);
 }
 
 /** @kvm kvm_tdp_mmu_test_age_gfn */

@@ -4,7 +4,7 @@
  */
 import type { Mmu } from '../mmu.ts';
 import { spOf, tablePfn } from '../shadow-pages.ts';
-import { nonleafLo, pfnHi } from '../spte.ts';
+import { nonleafHi, nonleafLo } from '../spte.ts';
 import { traceGetPage } from '../tracing.ts';
 import type { TdpIter } from './tdp-iter.ts';
 import { setSpte, setSpteAtomic } from './tdp-set-spte.ts';
@@ -26,8 +26,10 @@ export function initChildPage(mmu: Mmu, sp: number, it: TdpIter): void {
  */
 export function linkPage(mmu: Mmu, it: TdpIter, sp: number, shared: boolean): boolean {
   const pfn = tablePfn(sp);
-  if (!shared) setSpte(mmu, it, nonleafLo(pfn), pfnHi(pfn));
-  else if (!setSpteAtomic(mmu, it, nonleafLo(pfn), pfnHi(pfn))) return false;
+  const lo = nonleafLo(mmu.format, pfn, mmu.adDisabled);
+  const hi = nonleafHi(mmu.format, pfn, mmu.adDisabled);
+  if (!shared) setSpte(mmu, it, lo, hi);
+  else if (!setSpteAtomic(mmu, it, lo, hi)) return false;
   mmu.nTdpPages++;
   return true;
 }

@@ -85,7 +85,8 @@ function store(mmu: Mmu, it: TdpIter, newLo: number, newHi: number, accTrack: bo
   if (it.yielded || isRemoved(it.oldLo, it.oldHi)) throw new Error(`INVARIANT frozen: a store over entry ${it.sptep}`);
   race(RACE_SPTE);
   // An exchange where the CPU or the fast fault may have set bits since, so that none of them is lost.
-  if (isShadowPresent(it.oldLo) && isLast(it.oldLo, it.level) && hasVolatileBits(it.oldLo)) it.reread(mmu);
+  if (isShadowPresent(it.oldLo) && isLast(it.oldLo, it.level) && hasVolatileBits(mmu.format, it.oldLo, it.oldHi))
+    it.reread(mmu);
   const { oldLo, oldHi, asId, gfn, level } = it;
   mmu.arena.words[it.sptep << 1] = newLo;
   mmu.arena.words[(it.sptep << 1) + 1] = newHi;

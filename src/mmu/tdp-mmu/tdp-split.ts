@@ -12,7 +12,7 @@ import type { Mmu } from '../mmu.ts';
 import { updatePageStats } from '../rmap.ts';
 import { roleAccess } from '../role.ts';
 import { sptepAt } from '../shadow-pages.ts';
-import { ACC_EXEC, isLarge, isShadowPresent, pfnHi, pfnOf, SPTE_NX_HI, splitChildLo } from '../spte.ts';
+import { ACC_EXEC, isLarge, isShadowPresent, splitChildHi, splitChildLo } from '../spte.ts';
 import { freePage, rcuReadLock, rcuReadUnlock } from './rcu.ts';
 import { TdpIter } from './tdp-iter.ts';
 import { initChildPage, linkPage } from './tdp-pages.ts';
@@ -74,12 +74,12 @@ export function splitHugePage(mmu: Mmu, it: TdpIter, sp: number, shared: boolean
 /** The table isn't linked yet, so nobody else sees it. @kvm make_huge_page_split_spte */
 function fillTable(mmu: Mmu, sp: number, lo: number, hi: number, level: number): void {
   const mayExecute = level === 1 && mmu.nxHugePages && (roleAccess(mmu.pages.role[sp]) & ACC_EXEC) !== 0;
-  const nx = mayExecute ? 0 : hi & SPTE_NX_HI;
+  const { format } = mmu;
   const { words } = mmu.arena;
   for (let i = 0; i < 512; i++) {
     const at = sptepAt(sp, i) << 1;
     const offset = i * pagesPerLevel(level);
-    words[at] = splitChildLo(lo, hi, offset, level);
-    words[at + 1] = pfnHi(pfnOf(lo, hi) + offset) | nx;
+    words[at] = splitChildLo(format, lo, hi, offset, level, mayExecute);
+    words[at + 1] = splitChildHi(format, lo, hi, offset, mayExecute);
   }
 }

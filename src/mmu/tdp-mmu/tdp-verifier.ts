@@ -104,7 +104,8 @@ export class TdpVerifier {
 
   private checkAbsent(sptep: number, lo: number, hi: number): void {
     if (isRemoved(lo, hi)) this.report('frozen', `entry ${sptep} is frozen`);
-    else if (!isMmioSpte(lo, hi)) this.report('mmio', `entry ${sptep} is neither present nor MMIO nor empty`);
+    else if (!isMmioSpte(this.mmu.format, lo, hi))
+      this.report('mmio', `entry ${sptep} is neither present nor MMIO nor empty`);
   }
 
   private checkLeaf(sp: number, sptep: number, gfn: number, level: number): void {

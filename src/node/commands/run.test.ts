@@ -106,6 +106,28 @@ describe('penumbra run', () => {
     expect(err).toMatch(/^dirty log: \d+ rounds, [1-9]\d* pages logged, 0 pages lost$/m);
   });
 
+  it.each(['ept', 'ept-tdp-mmu'])('compares with memory what the CPU has logged (%s)', async (paging) => {
+    for (const tracker of ['pml', 'pml-ring']) {
+      const args = ['run', '--memory', '16M', '--check-log', '1', '--paging', paging, '--tracker', tracker];
+      const { err, status } = await penumbra(...args);
+      expect(status).toBe(0);
+      expect(err).toMatch(/^dirty log: \d+ rounds, [1-9]\d* pages logged, 0 pages lost$/m);
+    }
+  });
+
+  it('writes exits as an Intel CPU has them', async () => {
+    const path = join(folder, 'ept.txt');
+    expect((await penumbra('run', '--memory', '16M', '--paging', 'ept', '--trace', path)).status).toBe(0);
+    const exits = readFileSync(path, 'utf8')
+      .split('\n')
+      .filter((line) => line.includes(': kvm_exit: '));
+    const [first] = exits;
+    expect(first).toMatch(
+      / reason EPT_VIOLATION rip 0x100[0-9a-f]+ info1 0x0000000000000184 info2 0x0000000000000000 /,
+    );
+    expect(exits.every((line) => line.includes(' reason EPT_VIOLATION '))).toBe(true);
+  });
+
   it('checks every invariant as often as asked', async () => {
     const { status } = await penumbra('run', '--memory', '16M', '--paging', 'shadow', '--verify', '10');
     expect(status).toBe(0);
@@ -137,7 +159,9 @@ describe('penumbra run', () => {
     [['--cpu', 'max,+avx'], /^penumbra: --cpu max,\+avx: CPU feature "avx" is not built$/],
     [['--cpus', '9'], /^penumbra: --cpus 9: there can be 1 to 8$/],
     [['--verify', '0'], /^penumbra: --verify takes a whole number above 0, not '0'$/],
-    [['--paging', 'ept'], /--paging/],
+    [['--paging', 'epic'], /--paging/],
+    [['--tracker', 'pml'], /^penumbra: --tracker pml needs a CPU that logs writes: --paging ept or ept-tdp-mmu$/],
+    [['--tracker', 'pml', '--paging', 'ept-no-ad'], /^penumbra: --tracker pml needs a CPU that logs writes/],
     [['--policy', 'lazier'], /--policy/],
   ])('refuses %j with one line', async (args, line) => {
     file('EMPTY', new Uint8Array());

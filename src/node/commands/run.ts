@@ -15,6 +15,7 @@ import {
   Machine,
   type MachineStats,
   MAX_CPUS,
+  PAGINGS,
   type PagingName,
   type PcEnd,
   PolicyError,
@@ -54,9 +55,15 @@ interface RunCommandOptions extends DeviceFlags {
   readonly json?: boolean;
 }
 
-/** Bytes of the ring: 4096 entries. */
-const TRACKERS: Readonly<Record<string, number | undefined>> = { bitmap: undefined, ring: 65536 };
-const PAGINGS: readonly PagingName[] = ['tdp', 'tdp-mmu', 'shadow'];
+/** 4096 entries. */
+const RING_BYTES = 65536;
+/** What a dirty log is made of: by write protection or by the CPU, in a bitmap or a ring. */
+const TRACKERS: Readonly<Record<string, { readonly ringBytes?: number; readonly pml?: boolean }>> = {
+  bitmap: {},
+  ring: { ringBytes: RING_BYTES },
+  pml: { pml: true },
+  'pml-ring': { ringBytes: RING_BYTES, pml: true },
+};
 const POLICY_NAMES = [...Object.keys(POLICIES), ...PRESETS.map(({ name }) => name)];
 const TINY_GUEST = 'tiny';
 const HOST_LEVELS: Readonly<Record<string, 1 | 2 | 3>> = { '4k': 1, '2m': 2, '1g': 3 };
@@ -78,7 +85,9 @@ export function register(program: Command): void {
       'max',
     )
     .addOption(
-      new Option('--paging <name>', "KVM's paging; if absent the kernel's of --policy, or else tdp").choices(PAGINGS),
+      new Option('--paging <name>', "KVM's paging; if absent the kernel's of --policy, or else tdp").choices(
+        Object.keys(PAGINGS),
+      ),
     )
     .addOption(
       new Option('--policy <name>', "the MMU's policy, or a kernel: its policy, engine and version")
@@ -92,6 +101,10 @@ export function register(program: Command): void {
       '--disk <file>',
       'a virtio disk; FILE[,overlay=FILE|,snapshot|,ro]; again for another',
       (one, all: string[] | undefined) => [...(all ?? []), one],
+    )
+    .option(
+      '--net [allow]',
+      'a network card; allow=ADDRESS:PORT,... are the TCP addresses that the guest may connect to',
     )
     .option('--rng [seed]', 'an entropy device; the same seed, the same numbers')
     .option('--balloon', 'a balloon, empty at first')
@@ -116,8 +129,11 @@ export function register(program: Command): void {
 }
 
 async function run(options: RunCommandOptions): Promise<void> {
-  if (options.tracker === 'ring' && options.dirtyLog === true && options.checkLog === undefined)
-    throw new CliError('--tracker ring needs someone who empties the ring: --check-log');
+  const { ringBytes, pml } = TRACKERS[options.tracker];
+  if (pml === true && PAGINGS[options.paging ?? 'tdp'].ept?.ad !== true)
+    throw new CliError(`--tracker ${options.tracker} needs a CPU that logs writes: --paging ept or ept-tdp-mmu`);
+  if (ringBytes !== undefined && options.dirtyLog === true && options.checkLog === undefined)
+    throw new CliError(`--tracker ${options.tracker} needs someone who empties the ring: --check-log`);
   const clerk = options.trace === undefined ? null : new TraceClerk(basename(options.kernel));
   const machine = load(options, clerk);
   clerk?.attach(machine.pc);
@@ -158,7 +174,7 @@ function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
       hostLevel: HOST_LEVELS[options.hostPages],
       realtime: options.realtime,
       dirtyLog: options.dirtyLog,
-      ringBytes: TRACKERS[options.tracker],
+      ...TRACKERS[options.tracker],
       epoch: options.epoch === undefined ? undefined : wholeNumber('--epoch', options.epoch),
       trace: clerk?.tracer,
       ...deviceOptions(options),

@@ -16,6 +16,7 @@ const BOUNDS: Readonly<Record<string, number>> = {
   api: 60,
   pntrace: 150,
   boot: 5000,
+  virtio: 60,
 };
 const SECONDS = 40;
 

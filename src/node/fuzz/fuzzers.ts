@@ -6,6 +6,7 @@ import type { Fuzzer } from './harness.ts';
 import { pntraceFuzzer } from './pntrace-fuzzer.ts';
 import { recordingsFuzzer } from './recordings-fuzzer.ts';
 import { scenariosFuzzer } from './scenarios-fuzzer.ts';
+import { virtioFuzzer } from './virtio-fuzzer.ts';
 
 export const FUZZERS: readonly (readonly [name: string, make: () => Fuzzer])[] = [
   ['recordings', recordingsFuzzer],
@@ -14,4 +15,5 @@ export const FUZZERS: readonly (readonly [name: string, make: () => Fuzzer])[] =
   ['api', apiFuzzer],
   ['pntrace', pntraceFuzzer],
   ['boot', bootFuzzer],
+  ['virtio', virtioFuzzer],
 ];

@@ -2,7 +2,7 @@
  * What CPUID tells the guest. A feature is here if it works, and announced if the model has it; those that depend on the
  * MMU (PKU, which Linux 6.1 has under nested paging only) are told to `cpuFeatures`.
  *
- * Models: `max` has all that is built, `qemu64` is QEMU's plainest, others are in cpu-models.ts.
+ * Models: `max` has all that is built but la57, `qemu64` is QEMU's plainest, others are in cpu-models.ts.
  *
  *     --cpu MODEL[,+feature][,-feature][,feature=on|off][,vendor=NAME]
  */
@@ -51,6 +51,7 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
   xsave: ['1.ecx', 26],
   hypervisor: ['1.ecx', 31],
   fsgsbase: ['7.ebx', 0],
+  tsc_adjust: ['7.ebx', 1],
   smep: ['7.ebx', 7],
   invpcid: ['7.ebx', 10],
   adx: ['7.ebx', 19],
@@ -60,6 +61,7 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
   clwb: ['7.ebx', 24],
   umip: ['7.ecx', 2],
   pku: ['7.ecx', 3],
+  la57: ['7.ecx', 16],
   rdpid: ['7.ecx', 22],
   xsaveopt: ['d.eax', 0],
   syscall: ['80000001.edx', 11],
@@ -77,8 +79,10 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
 const ALL: readonly string[] = Object.keys(FEATURES);
 /** Not in the first 64-bit CPUs, nor in QEMU's qemu64. */
 const LATER: readonly string[] = [
+  'la57',
   'pcid',
   'fsgsbase',
+  'tsc_adjust',
   'smep',
   'invpcid',
   'smap',
@@ -102,7 +106,8 @@ const LATER: readonly string[] = [
   'adx',
 ];
 const MODELS: Readonly<Record<string, readonly string[]>> = {
-  max: ALL,
+  // Linux takes five levels if it can have them, and each of its walks would be longer: only who asks gets them.
+  max: ALL.filter((name) => name !== 'la57'),
   qemu64: ALL.filter((name) => !LATER.includes(name)),
 };
 
@@ -162,6 +167,7 @@ const FAMILY = 0x00060fb1;
 const APIC = 1 << 9;
 const PHYSICAL_BITS = 40;
 const LINEAR_BITS = 48;
+const LINEAR_BITS_LA57 = 57;
 const MAX_BASIC = 0xd;
 const CR4_OSXSAVE = 1 << 18;
 const OSXSAVE = 1 << 27;
@@ -282,7 +288,7 @@ export class Cpuid {
       case 0x80000007:
         return [0, 0, 0, words['80000007.edx']];
       case 0x80000008:
-        return [PHYSICAL_BITS | (LINEAR_BITS << 8), 0, this.cpus - 1, 0];
+        return [PHYSICAL_BITS | ((this.has('la57') ? LINEAR_BITS_LA57 : LINEAR_BITS) << 8), 0, this.cpus - 1, 0];
       default:
         return NOTHING;
     }

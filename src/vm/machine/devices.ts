@@ -1,8 +1,11 @@
 /** The virtio devices of a machine, as its owner asks for them: one slot of the PCI bus each, in the order below. */
+import type { NetworkPort } from '../../dev/net/network-port.ts';
+import { UserNet } from '../../dev/net/user-net.ts';
 import type { ByteSink } from '../../dev/uart-16550.ts';
 import { VirtioBalloon } from '../../dev/virtio/virtio-balloon.ts';
 import { type DiskPort, VirtioBlk } from '../../dev/virtio/virtio-blk.ts';
 import { VirtioConsole } from '../../dev/virtio/virtio-console.ts';
+import { VirtioNet } from '../../dev/virtio/virtio-net.ts';
 import { VirtioRng } from '../../dev/virtio/virtio-rng.ts';
 import type { Pc } from './pc.ts';
 
@@ -11,6 +14,8 @@ export interface DeviceOptions {
   readonly disks?: readonly DiskPort[];
   /** An entropy device; its numbers follow from the seed. */
   readonly rngSeed?: number;
+  /** A network card on a user-mode network, whose connections go through the port. */
+  readonly network?: NetworkPort;
   /** A balloon, empty at first. */
   readonly balloon?: boolean;
   /** A console besides the serial port (/dev/hvc0), which gets what is typed. */
@@ -20,6 +25,7 @@ export interface DeviceOptions {
 export interface AttachedDevices {
   readonly terminal: VirtioConsole | null;
   readonly balloon: VirtioBalloon | null;
+  readonly net: UserNet | null;
 }
 
 /** Before the guest runs. Throws a RangeError if there are too many. */
@@ -31,7 +37,9 @@ export function attachDevices(pc: Pc, options: DeviceOptions, output: ByteSink):
   if (options.rngSeed !== undefined) board.addVirtio(new VirtioRng(host, options.rngSeed));
   const balloon = options.balloon === true ? new VirtioBalloon(host) : null;
   if (balloon !== null) board.addVirtio(balloon);
+  const net = options.network === undefined ? null : new UserNet(options.network, board.clock);
+  if (net !== null) board.addVirtio(new VirtioNet(host, net));
   const terminal = options.virtioConsole === true ? new VirtioConsole(host, output) : null;
   if (terminal !== null) board.addVirtio(terminal);
-  return { terminal, balloon };
+  return { terminal, balloon, net };
 }

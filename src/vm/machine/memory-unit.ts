@@ -16,6 +16,7 @@
  *
  * Source: Linux 6.1 x86.c vcpu_enter_guest, mmu.c kvm_mmu_page_fault, svm.c.
  */
+import { VMX_EXIT_EPT_MISCONFIG, VMX_EXIT_PML_FULL } from '../../arch/ept.ts';
 import { KvmError } from '../../base/errno.ts';
 import { pagingMode } from '../../arch/paging-mode.ts';
 import {
@@ -30,9 +31,12 @@ import {
 } from '../../cpu/bus.ts';
 import type { Cpu } from '../../cpu/cpu.ts';
 import { CPL, CR3, FLAGS, LINEAR_RIP, PKRU } from '../../cpu/state.ts';
-import { CPU_AMD, hostView } from '../../hw/cpu-model.ts';
+import { CPU_AMD, CPU_INTEL, type CpuModel, hostView } from '../../hw/cpu-model.ts';
+import { EptNestedWalker } from '../../hw/ept-nested-walker.ts';
+import { EptWalker } from '../../hw/ept-walker.ts';
 import { NativeWalker } from '../../hw/native-walker.ts';
 import { NestedWalker } from '../../hw/nested-walker.ts';
+import { PmlBuffer } from '../../hw/pml-buffer.ts';
 import {
   ACCESS_FETCH,
   ACCESS_USER,
@@ -45,6 +49,7 @@ import {
   WALK_OK,
 } from '../../hw/rights.ts';
 import { pageShiftOf } from '../../hw/tlb.ts';
+import type { TwoDimensionalWalker } from '../../hw/two-dimensional.ts';
 import type { DirtyRing } from '../../mem/dirty-ring.ts';
 import { FLAT_PFN } from '../../mem/flat-host.ts';
 import { doPageFault } from '../../mmu/fault.ts';
@@ -64,13 +69,15 @@ import {
   REQ_TLB_FLUSH,
   REQ_TLB_FLUSH_CURRENT,
   REQ_TLB_FLUSH_GUEST,
+  REQ_UPDATE_CPU_DIRTY_LOGGING,
 } from '../../mmu/requests.ts';
 import { freeObsoleteRoots, loadMmu, syncPrevRoots, syncRoots } from '../../mmu/roots.ts';
 import { roleLevel } from '../../mmu/role.ts';
 import { MmuVcpu, PAE_ROOT } from '../../mmu/vcpu.ts';
-import { TP_DIRTY_RING_EXIT, TP_EXIT, TP_PAGE_FAULT } from '../../trace/tracepoints.ts';
+import { EXIT_REASON_VMX, TP_DIRTY_RING_EXIT, TP_EXIT, TP_PAGE_FAULT, TP_PML_FULL } from '../../trace/tracepoints.ts';
 import { loadPdptrs } from '../control-registers.ts';
 import { CR4_PAE, CR4_PKE, CR4_SMAP, CR4_SMEP, CpuState, isPaging } from '../cpu-state.ts';
+import { eptErrorHi, eptErrorLo, eptModeOf, flushPmlBuffer, updatePml } from '../vmx.ts';
 import { LargePages } from './large-pages.ts';
 
 const PFERR_WRITE_PRESENT = 3;
@@ -79,6 +86,11 @@ const PFERR_GUEST_PAGE_HI = 1 << 1;
 const RFLAGS_AC = 1 << 18;
 const SVM_EXIT_PF = 0x4e;
 const SVM_EXIT_NPF = 0x400;
+/**
+ * The CPU under EPT. It reads PAE's top level at each walk: what a real one keeps in registers it reads again whenever it loads
+ * CR3 or enters the guest.
+ */
+const EPT_CPU: CpuModel = { ...CPU_INTEL, pdptes: 'memory' };
 /** Emulated table writes that KVM hasn't been told of. */
 const MAX_WRITTEN = 64;
 /** A real KVM would go on for ever; every fault that it mends needs a few. */
@@ -102,7 +114,11 @@ export class MemoryUnit {
   private cpu!: Cpu;
   private readonly ramBase: number;
   private readonly native: NativeWalker;
-  private readonly nested: NestedWalker;
+  private readonly nested: TwoDimensionalWalker;
+  /** The same, where the second tables are EPT's. */
+  private readonly ept: EptNestedWalker | null;
+  /** The CPU's own log of dirty pages. */
+  private readonly pml = new PmlBuffer();
   /** What the nested walker has found out about tables goes when KVM flushes the TLB. */
   private readonly flushed = { flushes: 0 };
   private readonly large = new LargePages();
@@ -117,7 +133,12 @@ export class MemoryUnit {
     this.mmu = mmu;
     this.ramBase = ramBase;
     this.native = new NativeWalker(mmu.arena, hostView(CPU_AMD), CTL_NX);
-    this.nested = new NestedWalker(mmu.host.phys, CPU_AMD, this.native);
+    const ept = eptModeOf(mmu);
+    this.ept =
+      ept === null
+        ? null
+        : new EptNestedWalker(mmu.host.phys, EPT_CPU, new EptWalker(mmu.arena, hostView(EPT_CPU), ept, this.pml));
+    this.nested = this.ept ?? new NestedWalker(mmu.host.phys, CPU_AMD, this.native);
     this.nested.flushedWith = this.flushed;
     this.vcpu = new MmuVcpu(id, this.regs, {
       queuePageFault: (errorCode) => {
@@ -128,7 +149,9 @@ export class MemoryUnit {
       },
       flushTlbGva: (lo, hi) => this.forgetPage(lo, hi),
       flushTlbCurrent: () => this.flushTlb(),
+      kick: () => this.kick(),
     });
+    updatePml(mmu, this.pml);
     this.dirtyRing = mmu.rings === null ? null : mmu.rings.add(id);
     // All that writes guest memory here does so for this vCPU.
     if (mmu.rings !== null) mmu.rings.running = this.dirtyRing;
@@ -139,7 +162,26 @@ export class MemoryUnit {
   /** The guest is left, for whatever reason. */
   countExit(): void {
     this.vcpu.stats.exits++;
+    this.flushPml();
     this.onExit();
+  }
+
+  /** The vCPU leaves the guest, if it is there. In a ring its pages are its own, whoever runs. */
+  private kick(): void {
+    const { rings } = this.mmu;
+    if (rings === null) {
+      this.flushPml();
+      return;
+    }
+    const { running } = rings;
+    rings.running = this.dirtyRing;
+    this.flushPml();
+    rings.running = running;
+  }
+
+  /** What the CPU has logged of dirty pages comes into KVM's log. */
+  flushPml(): void {
+    flushPmlBuffer(this.mmu, this.vcpu, this.pml);
   }
 
   connect(cpu: Cpu): void {
@@ -226,6 +268,7 @@ export class MemoryUnit {
       out.errorCode = result;
       return TRANSLATE_FAULT;
     }
+    if (this.ept !== null) return this.eptExit(this.ept, access, out);
     const { nestedGpaLo, nestedGpaHi, nestedErrorLo, nestedErrorHi } = nested;
     return this.pageFault(nestedGpaLo, nestedGpaHi, nestedErrorLo, nestedErrorHi, access, out);
   }
@@ -270,7 +313,32 @@ export class MemoryUnit {
 
   // ---- exits -------------------------------------------------------------------------------------------------------
 
-  /** As `translateNested`. @kvm kvm_mmu_page_fault */
+  /** As `translateNested`. @kvm handle_ept_violation, handle_ept_misconfig, handle_pml_full */
+  private eptExit(walker: EptNestedWalker, access: number, out: Translation): number {
+    const { nestedGpaLo: lo, nestedGpaHi: hi, nestedErrorLo: qualification, exitReason } = walker;
+    const { trace } = this.mmu;
+    if (exitReason === VMX_EXIT_PML_FULL) {
+      this.countExit();
+      if (trace.on) {
+        this.traceExit(EXIT_REASON_VMX | exitReason, 0, 0, 0, 0);
+        trace.emit(TP_PML_FULL, this.vcpu.id);
+      }
+      return -1;
+    }
+    if (exitReason === VMX_EXIT_EPT_MISCONFIG) {
+      this.countExit();
+      if (trace.on) this.traceExit(EXIT_REASON_VMX | exitReason, 0, 0, 0, 0);
+      return this.handleFault(lo, hi, PFERR_RSVD, 0, access, out);
+    }
+    this.countExit();
+    if (trace.on) {
+      this.traceExit(EXIT_REASON_VMX | exitReason, qualification, 0, 0, 0);
+      this.traceFault(lo, hi, qualification, 0);
+    }
+    return this.handleFault(lo, hi, eptErrorLo(qualification), eptErrorHi(qualification), access, out);
+  }
+
+  /** As `translateNested`: a nested page fault of AMD's, or a #PF under shadow paging. */
   private pageFault(
     lo: number,
     hi: number,
@@ -279,9 +347,25 @@ export class MemoryUnit {
     access: number,
     out: Translation,
   ): number {
-    const { mmu, vcpu } = this;
+    const { mmu } = this;
     this.countExit();
-    if (mmu.trace.on) this.traceFault(lo, hi, errorLo, errorHi);
+    if (mmu.trace.on) {
+      this.traceExit(mmu.tdp ? SVM_EXIT_NPF : SVM_EXIT_PF, errorLo, errorHi, lo, hi);
+      this.traceFault(lo, hi, errorLo, errorHi);
+    }
+    return this.handleFault(lo, hi, errorLo, errorHi, access, out);
+  }
+
+  /** As `translateNested`. @kvm kvm_mmu_page_fault */
+  private handleFault(
+    lo: number,
+    hi: number,
+    errorLo: number,
+    errorHi: number,
+    access: number,
+    out: Translation,
+  ): number {
+    const { mmu, vcpu } = this;
     let result = RET_PF_INVALID;
     if (errorLo & PFERR_RSVD) result = handleMmioPageFault(mmu, vcpu, lo, hi);
     if (result === RET_PF_INVALID) {
@@ -348,13 +432,18 @@ export class MemoryUnit {
     }
   }
 
-  private traceFault(lo: number, hi: number, errorLo: number, errorHi: number): void {
-    const { trace, tdp } = this.mmu;
+  private traceExit(reason: number, info1Lo: number, info1Hi: number, info2Lo: number, info2Hi: number): void {
     const { state } = this.cpu;
     const ripLo = state.get(LINEAR_RIP);
     const ripHi = state.high(LINEAR_RIP);
-    trace.emit(TP_EXIT, tdp ? SVM_EXIT_NPF : SVM_EXIT_PF, ripLo, ripHi, errorLo, errorHi, lo, hi, this.vcpu.id);
-    trace.emit(TP_PAGE_FAULT, this.vcpu.id, ripLo, ripHi, lo, hi, errorLo, errorHi);
+    this.mmu.trace.emit(TP_EXIT, reason, ripLo, ripHi, info1Lo, info1Hi, info2Lo, info2Hi, this.vcpu.id);
+  }
+
+  private traceFault(lo: number, hi: number, errorLo: number, errorHi: number): void {
+    const { state } = this.cpu;
+    const ripLo = state.get(LINEAR_RIP);
+    const ripHi = state.high(LINEAR_RIP);
+    this.mmu.trace.emit(TP_PAGE_FAULT, this.vcpu.id, ripLo, ripHi, lo, hi, errorLo, errorHi);
   }
 
   // ---- requests and flushes ----------------------------------------------------------------------------------------
@@ -370,12 +459,14 @@ export class MemoryUnit {
       this.flushTlb();
     }
     if (this.take(REQ_TLB_FLUSH_CURRENT)) this.flushTlb();
-    if (!this.take(REQ_TLB_FLUSH_GUEST)) return;
-    if (!mmu.tdp) {
-      syncRoots(mmu, vcpu);
-      syncPrevRoots(mmu, vcpu);
+    if (this.take(REQ_TLB_FLUSH_GUEST)) {
+      if (!mmu.tdp) {
+        syncRoots(mmu, vcpu);
+        syncPrevRoots(mmu, vcpu);
+      }
+      this.flushTlb();
     }
-    this.flushTlb();
+    if (this.take(REQ_UPDATE_CPU_DIRTY_LOGGING)) updatePml(mmu, this.pml);
   }
 
   private take(request: number): boolean {

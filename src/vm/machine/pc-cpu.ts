@@ -14,6 +14,7 @@ import {
 import { RUNNING } from '../../dev/power.ts';
 import { type Bus, CR_EFER, NO_FAULT, type Translation } from '../../cpu/bus.ts';
 import { Cpu } from '../../cpu/cpu.ts';
+import { MODE_64 } from '../../cpu/decoder.ts';
 import { initialize, startUp } from '../../cpu/real-mode.ts';
 import { CR0, CR4, CR8, type Layout, TSC_OFFSET, XCR0 } from '../../cpu/state.ts';
 import { invlpg } from '../../mmu/inject.ts';
@@ -27,6 +28,7 @@ import { Msrs } from './msrs.ts';
 
 const VECTOR_GP = 13;
 const MSR_TSC = 0x10;
+const MSR_TSC_ADJUST = 0x3b;
 const MSR_APIC_BASE = 0x1b;
 const MSR_TSC_DEADLINE = 0x6e0;
 const MSR_X2APIC_FIRST = 0x800;
@@ -83,6 +85,7 @@ export class PcCpu implements Bus {
     this.cpu.useCpuid();
     this.unit.connect(this.cpu);
     this.unit.regs.cr4Allowed = this.cpu.cr4Allowed;
+    if (index > 0) initialize(this.cpu, this.cpuidTable.signature);
     this.mpState = index === 0 ? MP_RUNNABLE : MP_UNINITIALIZED;
   }
 
@@ -95,6 +98,11 @@ export class PcCpu implements Bus {
     if (rings !== null) rings.running = this.unit.dirtyRing;
     this.cpu.shareTime(sharers);
     this.skip(ns - this.now());
+  }
+
+  /** Whether PAUSE ends the turn: somebody else may be able to use it. Who speaks to a device may have woken one. */
+  exitsAtPause(on: boolean): void {
+    this.cpu.exitsAtPause = on && this.board.cpus.length > 1;
   }
 
   /** Virtual time, between two runs. */
@@ -142,7 +150,7 @@ export class PcCpu implements Bus {
   reset(): void {
     const { cpu, unit, vm } = this;
     unit.tellWritten();
-    this.device.apic.reset();
+    this.device.apic.initialize();
     initialize(cpu, this.cpuidTable.signature);
     Object.assign(unit.regs, { cr0: cpu.state.get(CR0), cr3Lo: 0, cr3Hi: 0, cr4: 0, efer: 0 });
     unit.regs.pdptrs.fill(0);
@@ -195,6 +203,7 @@ export class PcCpu implements Bus {
     const { board, cpu } = this;
     const { apic } = this.device;
     cpu.setInterruptLine(apic.interruptPending());
+    this.exitsAtPause(true);
     if (
       apic.nmiPending ||
       apic.initPending ||
@@ -250,7 +259,8 @@ export class PcCpu implements Bus {
 
   readMsr(index: number): bigint | null {
     this.beforeDevice();
-    const { apic, kvmClock } = this.device;
+    const { apic, kvmClock, tsc } = this.device;
+    if (index === MSR_TSC_ADJUST) return word64(tsc.adjustLo, tsc.adjustHi);
     if (isApicMsr(index)) return apic.readMsr(index) ? word64(apic.msrLo, apic.msrHi) : null;
     if (isClockMsr(index)) return kvmClock.readMsr(index) ? word64(kvmClock.msrLo, kvmClock.msrHi) : null;
     return this.msrs.read(index);
@@ -261,8 +271,10 @@ export class PcCpu implements Bus {
     const { apic, kvmClock } = this.device;
     const lo = Number(BigInt.asIntN(32, value));
     const hi = Number(BigInt.asIntN(32, value >> 32n));
-    if (index === MSR_TSC) {
-      this.board.writeTsc(this.index, lo, hi);
+    if (index === MSR_TSC || index === MSR_TSC_ADJUST) {
+      if (index === MSR_TSC) this.board.writeTsc(this.index, lo, hi);
+      // Without the feature KVM takes the write and does nothing.
+      else if (this.cpuidTable.has('tsc_adjust')) this.board.writeTscAdjust(this.index, lo, hi);
       this.tellTsc();
       this.afterDevice();
       return true;
@@ -287,6 +299,7 @@ export class PcCpu implements Bus {
     unit.tellWritten();
     switch (number) {
       case 0:
+        regs.csLong = this.cpu.mode === MODE_64;
         return setCr0(vm.mmu, vcpu, regs, lo, hi) ? NO_FAULT : VECTOR_GP;
       case 3:
         return vm.mmu.tdp || setCr3(vm.mmu, vcpu, regs, lo, hi) ? NO_FAULT : VECTOR_GP;

@@ -13,7 +13,7 @@ import { Board } from '../../dev/board.ts';
 import { DEBUG_EXIT, POWER_OFF, RESET, RUNNING } from '../../dev/power.ts';
 import { EXIT_HALT, EXIT_HYPERCALL, EXIT_PAUSE, EXIT_SHUTDOWN, EXIT_UNSUPPORTED } from '../../cpu/bus.ts';
 import type { Cpu } from '../../cpu/cpu.ts';
-import { CPL, type Layout, layoutAt, layoutBeside, RAX } from '../../cpu/state.ts';
+import { type Layout, layoutAt, layoutBeside, RAX } from '../../cpu/state.ts';
 import { FLAT_HVA, FlatHost } from '../../mem/flat-host.ts';
 import { writeGuest } from '../../mmu/guest-memory.ts';
 import type { KernelVersion } from '../../mmu/kernel-version.ts';
@@ -28,8 +28,21 @@ import { MP_HALTED, MP_RUNNABLE, PcCpu, type PcCpuOptions } from './pc-cpu.ts';
 import { describeRegisters } from './registers.ts';
 import { QUANTUM, Turns } from './turns.ts';
 
-/** `tdp`: nested paging by the rmap-based engine; `tdp-mmu`: by the TDP MMU. */
-export type PagingName = 'tdp' | 'tdp-mmu' | 'shadow';
+/**
+ * `tdp`: nested paging (AMD's NPT) by the rmap-based engine; `tdp-mmu`: by the TDP MMU. `ept`, `ept-tdp-mmu`: the same in
+ * Intel's format, with A and D; `ept-no-ad`, `ept-no-ad-tdp-mmu`: without. `shadow`: shadow paging.
+ */
+export const PAGINGS = {
+  tdp: { npt: true, tdpMmu: false, ept: null },
+  'tdp-mmu': { npt: true, tdpMmu: true, ept: null },
+  ept: { npt: true, tdpMmu: false, ept: { ad: true, executeOnly: true } },
+  'ept-tdp-mmu': { npt: true, tdpMmu: true, ept: { ad: true, executeOnly: true } },
+  'ept-no-ad': { npt: true, tdpMmu: false, ept: { ad: false, executeOnly: true } },
+  'ept-no-ad-tdp-mmu': { npt: true, tdpMmu: true, ept: { ad: false, executeOnly: true } },
+  shadow: { npt: false, tdpMmu: false, ept: null },
+} as const;
+
+export type PagingName = keyof typeof PAGINGS;
 
 export interface PcOptions {
   /** RAM, whole MiB. */
@@ -51,6 +64,8 @@ export interface PcOptions {
   /** Of the host's mappings of RAM: 1 (4 KiB), 2 (2 MiB), 3 (1 GiB). */
   readonly hostLevel?: 1 | 2 | 3;
   readonly nxHugePages?: boolean;
+  /** Page-modification logging: the CPU itself finds out what is written. EPT with A and D only. */
+  readonly pml?: boolean;
   /** Bytes of the dirty ring; a bitmap if absent. */
   readonly ringBytes?: number;
   readonly trace?: Tracer;
@@ -105,8 +120,19 @@ export class Pc {
     this.ram = new Uint8Array(memory.buffer, ramBase, ramBytes);
     const host = new FlatHost({ bytes: ramBytes, level: options.hostLevel ?? 2, contents: this.ram });
     const { paging, policy, kernelVersion: kernel, nxHugePages, trace } = options;
-    const tdpMmu = paging === 'tdp-mmu';
-    this.vm = new Vm({ host, npt: paging !== 'shadow', tdpMmu, policy, kernel, nxHugePages, trace });
+    const { npt, tdpMmu, ept } = PAGINGS[paging];
+    const pml = options.pml === true;
+    if (pml && ept?.ad !== true) throw new RangeError(`${paging} has no page-modification logging`);
+    this.vm = new Vm({
+      host,
+      npt,
+      tdpMmu,
+      ept: ept === null ? undefined : { ...ept, pml },
+      policy,
+      kernel,
+      nxHugePages,
+      trace,
+    });
     if (options.ringBytes !== undefined) this.vm.enableCap(CAP_DIRTY_LOG_RING, options.ringBytes);
     this.setLogging(false);
     this.board = new Board({
@@ -181,6 +207,8 @@ export class Pc {
     const taken = cpu.retired - before;
     turns.left -= taken;
     unit.tellWritten();
+    // Whatever ended the run, the CPU has left the guest.
+    unit.flushPml();
     board.clock.advanceTo(active.now());
     this.handle(active, exit);
     if (active.device.apic.initPending) active.acceptApicEvents();
@@ -216,8 +244,9 @@ export class Pc {
     if (exit === EXIT_HALT) active.mpState = MP_HALTED;
     else if (exit === EXIT_HYPERCALL) {
       unit.countExit();
-      const answer = hypercall(cpu.state.get(RAX), cpu.state.get(CPL));
+      const answer = hypercall(cpu, board.apicBus);
       cpu.state.setPair(RAX, answer, answer >> 31);
+      active.exitsAtPause(true);
     } else if (unit.failure !== null) this.finish('failed', unit.failure.message, active);
     else if (exit === EXIT_SHUTDOWN) this.finish('shutdown', 'triple fault', active);
     else if (exit === EXIT_UNSUPPORTED) this.finish('failed', `not built: ${cpu.unsupported}`, active);

@@ -74,7 +74,7 @@ export class Turns {
     const { quantum, active } = this;
     // Nobody gets anywhere without a timer: time is to pass.
     const allSpin = this.pauses > SPINNING_TURNS * this.sharers;
-    active.cpu.exitsAtPause = !allSpin;
+    active.exitsAtPause(!allSpin && this.sharers > 1);
     if (allSpin) this.pauses = 0;
     return Math.max(1, (quantum >>> 1) + this.random.int(quantum));
   }

@@ -12,6 +12,7 @@ import {
   type Bugs,
   CAP_DIRTY_LOG_RING,
   CAP_MANUAL_DIRTY_LOG_PROTECT2,
+  type EptFeatures,
   type KernelVersion,
   type Policy,
   Vm,
@@ -38,6 +39,9 @@ export interface VmOptions {
   readonly ring?: number;
   readonly tdpMmu?: boolean;
   readonly kernel?: KernelVersion;
+  readonly ept?: EptFeatures;
+  readonly hostLevels?: 4 | 5;
+  readonly guestMaxphyaddr?: number;
   readonly vcpus?: number;
   readonly host?: HostMemory;
 }
@@ -53,9 +57,20 @@ export interface BuiltVm {
 /** A VM with nested paging whose slot 0 is the host's memory from its start. */
 export function buildVm(options: VmOptions = {}): BuiltVm {
   const { pages = 1024, level = 2, flags = 0, policy, bugs, manual = 0, nxHugePages, vcpus = 1 } = options;
-  const { tdpMmu, kernel } = options;
+  const { tdpMmu, kernel, ept, hostLevels, guestMaxphyaddr, shadow } = options;
   const host = options.host ?? new FlatHost({ bytes: 2 ** 40, level, sparse: true });
-  const vm = new Vm({ host, npt: options.shadow !== true, policy, bugs, nxHugePages, tdpMmu, kernel });
+  const vm = new Vm({
+    host,
+    npt: shadow !== true,
+    policy,
+    bugs,
+    nxHugePages,
+    tdpMmu,
+    kernel,
+    ept,
+    hostLevels,
+    guestMaxphyaddr,
+  });
   if (manual !== 0) vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, manual);
   if (options.ring !== undefined) vm.enableCap(CAP_DIRTY_LOG_RING, options.ring);
   const setFlags = (now: number): void =>

@@ -111,7 +111,7 @@ function wasWritableMmio(world: World, seed: number, error: Error): boolean {
   const { words } = before.vm.mmu.arena;
   return complaints.every((entry) => {
     const lo = words[Number(entry) << 1];
-    return isMmioSpte(lo, words[(Number(entry) << 1) + 1]) && (lo & SPTE_W) !== 0;
+    return isMmioSpte(before.vm.mmu.format, lo, words[(Number(entry) << 1) + 1]) && (lo & SPTE_W) !== 0;
   });
 }
 

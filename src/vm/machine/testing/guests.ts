@@ -44,6 +44,10 @@ export function makePc(
     megabytes?: number;
     hostLevel?: 1 | 2;
     ringBytes?: number;
+    pml?: boolean;
+    cpus?: number;
+    quantum?: number;
+    seed?: number;
   } = {},
 ): TestPc {
   const { paging = 'tdp', policy = 'lazy', cpu = 'max', megabytes = 16, hostLevel } = options;
@@ -62,6 +66,10 @@ export function makePc(
     },
     hostLevel,
     ringBytes: options.ringBytes,
+    pml: options.pml,
+    cpus: options.cpus,
+    quantum: options.quantum,
+    seed: options.seed,
     trace,
   });
   bootPc(pc, { kernel, cmdline: '' });
