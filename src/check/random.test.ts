@@ -20,9 +20,7 @@ it.each(PRESETS.filter(({ policy }) => policy.fastFaultLarge === 'guarded'))(
 
 it('linux-3.9-rc does not', async () => {
   const preset = PRESETS.find(({ name }) => name === 'linux-3.9-rc')!;
-  const world = await interleavedWorld();
-  const found = [1, 2, 3, 4, 5].map((seed) => runRandomly(world, preset, seed, 60).violation);
-  expect(found.filter((violation) => /^(LOST|INVARIANT logged)/.test(violation ?? ''))).not.toEqual([]);
+  expect(runRandomly(await interleavedWorld(), preset, 7, 60).violation).toContain('LOST');
 });
 
 it('a seed gives the same run each time', async () => {
