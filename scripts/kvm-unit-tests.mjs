@@ -1,25 +1,29 @@
 /**
  * kvm-unit-tests on our machine: KVM's own tests of what a guest sees, each under two-dimensional and under shadow paging.
  *
- *   npm run test:kvm-unit-tests -- FOLDER [--only NAME]... [--paging tdp,shadow] [--all] [--json] [--list]
+ *   npm run test:kvm-unit-tests -- FOLDER [--only NAME]... [--paging tdp,shadow] [--all] [--json] [--list] [--markdown FILE]
  *                                         [--timeout SECONDS] [--driver penumbra|qemu] [--logs FOLDER]
  *   npm run test:access -- FOLDER
  *
- * FOLDER (or $KVM_UNIT_TESTS) is a checkout that was configured for x86_64 and made: `./configure --arch=x86_64 && make`. Parameters
- * are read from its x86/unittests.cfg. --only takes a section's name there (`pcid-enabled`) or a file's (`pcid`: all its sections);
- * without it the tests of EXPECTED run, with --all every section. --driver qemu runs them in QEMU without KVM, for comparison.
+ * FOLDER (or $KVM_UNIT_TESTS) is a checkout that was configured for x86_64 or i386 and made: `./configure --arch=x86_64 && make`.
+ * Parameters are read from its x86/unittests.cfg. --only takes a section's name there (`pcid-enabled`) or a file's (`pcid`: all its
+ * sections); without it the tests of EXPECTED run, with --all every section, and every x86/*.flat that has none, but long ones only
+ * by their names. --driver qemu runs them in QEMU without KVM, for comparison. --markdown writes the table into FILE, as
+ * the part of this build: what is there of another build stays.
  *
  * A test passes if it ends through the debug-exit device with value 0 (status 1), says FAIL nowhere, and PASS at least as often as
- * on a machine that has the feature; it is skipped if it says so itself (status 77, or SKIP and nothing else).
+ * on a machine that has the feature; it is skipped if it says so itself (status 77, or SKIP and nothing else). A test that is about
+ * something else than this machine has isn't run; the table says what it needs.
  * Exit status 0: none failed; 1: some did; 2: no such folder, no such test.
  */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { DRIVERS, refuse, runGuest, table } from './guest-run.mjs';
 import { setupOrExit } from './setup.mjs';
 import { parseConfig, unitTestOf } from './unittests-config.mjs';
-import { EXPECTED, judge } from './unittests-verdict.mjs';
+import { EXPECTED, judge, NEEDS } from './unittests-verdict.mjs';
+import { updateDocument } from './unittests-table.mjs';
 
 /** @typedef {import('./unittests-config.mjs').UnitTest} UnitTest */
 /** @typedef {{ test: string, paging: string } & import('./unittests-verdict.mjs').Verdict} Result */
@@ -35,6 +39,7 @@ if (folder === '')
   refuse('which folder? npm run test:kvm-unit-tests -- FOLDER (a kvm-unit-tests that was made for x86_64)');
 const configFile = join(folder, 'x86', 'unittests.cfg');
 if (!existsSync(configFile)) refuse(`${folder} is no kvm-unit-tests: there is no x86/unittests.cfg`);
+const arch = readArch();
 const tests = readTests();
 const isBuilt = tests.some(({ file }) => existsSync(join(folder, 'x86', file)));
 if (!isBuilt) refuse(`${folder} is not built: no x86/*.flat (./configure --arch=x86_64 && make)`);
@@ -67,6 +72,7 @@ for (const test of chosen) {
     note(`${result.verdict.padEnd(4)}  ${test.name} ${paging}  ${result.seconds.toFixed(1)} s\n`);
   }
 }
+if (options.markdown !== undefined) updateDocument(options.markdown, arch, results);
 console.log(options.json ? JSON.stringify(results, null, 1) : render());
 process.exitCode = results.some((result) => result.verdict === 'fail') ? 1 : 0;
 
@@ -80,6 +86,7 @@ function parseOptions() {
         driver: { type: 'string', default: 'penumbra' },
         timeout: { type: 'string' },
         logs: { type: 'string' },
+        markdown: { type: 'string' },
         all: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
         list: { type: 'boolean', default: false },
@@ -93,10 +100,21 @@ function parseOptions() {
 /** @returns {UnitTest[]} */
 function readTests() {
   try {
-    return parseConfig(readFileSync(configFile, 'utf8')).map((section) => unitTestOf(section, epochS));
+    const known = parseConfig(readFileSync(configFile, 'utf8')).map((section) => unitTestOf(section, epochS));
+    const others = readdirSync(join(folder, 'x86'))
+      .filter((file) => file.endsWith('.flat') && !known.some((test) => test.file === file))
+      .map((file) => unitTestOf({ name: basename(file, '.flat'), values: { file } }, epochS));
+    return [...known, ...others];
   } catch (error) {
     refuse(`${configFile}: ${error instanceof Error ? error.message : String(error)}`);
   }
+}
+
+/** What the checkout was configured for. */
+function readArch() {
+  const file = join(folder, 'config.mak');
+  const found = existsSync(file) ? /^ARCH=(\S+)$/m.exec(readFileSync(file, 'utf8'))?.[1] : undefined;
+  return found ?? 'x86_64';
 }
 
 /** @param {UnitTest} test */
@@ -109,10 +127,16 @@ function expectedOf(test) {
   return EXPECTED[stem(test)];
 }
 
+/** Is it one of those that run without being asked for? @param {UnitTest} test */
+function isQuick(test) {
+  const expected = expectedOf(test);
+  return expected !== undefined && expected.slow !== true && expected.apart === undefined;
+}
+
 function choose() {
   if (options.only.length === 0) {
     if (options.all) return tests;
-    return tests.filter((test) => expectedOf(test) !== undefined && expectedOf(test).slow !== true);
+    return tests.filter((test) => isQuick(test));
   }
   const wanted = [];
   for (const name of options.only) {
@@ -128,13 +152,17 @@ function choose() {
 async function run(test, paging) {
   const kernel = join(folder, 'x86', test.file);
   const none = { test: test.name, paging, status: '-', pass: 0, fail: 0, skip: 0, seconds: 0, cases: 0 };
-  if (test.arch !== '' && test.arch !== 'x86_64') return { ...none, verdict: 'skip', why: `${test.arch} only` };
-  if (test.unsupported.length > 0) return { ...none, verdict: 'skip', why: `asks for ${test.unsupported.join(', ')}` };
+  if (test.arch !== '' && test.arch !== arch) return { ...none, verdict: 'skip', why: `${test.arch} only` };
+  if (test.unsupported.length > 0) return { ...none, verdict: 'needs', why: `needs ${test.unsupported.join(', ')}` };
+  const apart = expectedOf(test)?.apart;
+  if (apart !== undefined && options.only.length === 0) return { ...none, verdict: 'long', why: apart };
+  const need = NEEDS[stem(test)];
+  if (need !== undefined && options.only.length === 0) return { ...none, verdict: 'needs', why: `needs ${need}` };
   if (!existsSync(kernel)) return { ...none, verdict: 'skip', why: `no ${test.file}` };
   const { append, cpu, cpus, memory = DEFAULT_MEMORY } = test;
   const guest = { kernel, append, cpu, cpus, memory, epochS };
   const command = driver(paging === 'tdp' || paging === 'shadow' ? { ...guest, paging } : guest);
-  const seconds = timeoutS || (expectedOf(test)?.slow ? 7200 : 900);
+  const seconds = timeoutS || (expectedOf(test)?.apart !== undefined ? 7200 : 900);
   const stopProgress = showProgress(test, paging);
   let ran;
   try {
@@ -146,7 +174,7 @@ async function run(test, paging) {
   }
   if (options.logs !== undefined)
     writeFileSync(join(options.logs, `${test.name}.${paging}.log`), ran.console + ran.complaint);
-  return { test: test.name, paging, ...judge(ran, expectedOf(test)) };
+  return { test: test.name, paging, ...judge(ran, expectedOf(test), arch === 'i386') };
 }
 
 /** Progress is for a terminal. @param {string} text */
@@ -180,6 +208,6 @@ function render() {
   ]);
   const heads = ['test', 'paging', 'status', 'PASS', 'FAIL', 'SKIP', 'seconds', 'verdict', ''];
   const of = (/** @type {string} */ verdict) => results.filter((result) => result.verdict === verdict).length;
-  const sum = `${of('pass')} passed, ${of('skip')} skipped, ${of('fail')} failed`;
+  const sum = `${of('pass')} passed, ${of('skip')} skipped, ${of('needs')} need what there isn't, ${of('fail')} failed`;
   return `${table(heads, rows, ['status', 'PASS', 'FAIL', 'SKIP', 'seconds'])}\n${sum}`;
 }

@@ -112,10 +112,9 @@ export class MemoryPort {
     return isCanonical(this.#mode(), hi);
   }
 
-  /** Of an address that a register is loaded with (bases, MSRs, INVPCID): what counts is what the CPU knows, not CR4. */
+  /** Of an address that a register is loaded with (bases, MSRs, INVPCID): what counts is what the CPU knows, not the mode. */
   mayBeCanonical(hi: number): boolean {
-    const mode = this.#mode();
-    return isCanonical(mode === PAGING_4LEVEL && this.la57 ? PAGING_5LEVEL : mode, hi);
+    return isCanonical(this.la57 ? PAGING_5LEVEL : PAGING_4LEVEL, hi);
   }
 
   #mode(): number {

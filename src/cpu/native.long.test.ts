@@ -6,8 +6,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { compare } from '../../cpu-check/compare.ts';
+import { distances, FUNCTIONS } from '../../cpu-check/transcendental.ts';
 
 const source = fileURLToPath(new URL('../../cpu-check/native.c', import.meta.url));
+const transcendental = fileURLToPath(new URL('../../cpu-check/transcendental.c', import.meta.url));
 const directory = mkdtempSync(join(tmpdir(), 'penumbra-native-'));
 const harness = join(directory, 'native');
 const built =
@@ -30,5 +32,17 @@ describe.skipIf(!built)('a million instructions, against the processor of this m
     total.mismatches += mismatches.length;
     for (const form of seen) total.forms.add(form);
     expect(mismatches.map((m) => `${m.narrow ? 32 : 64} ${m.row.name} ${m.code}: ${m.what}`)).toEqual([]);
+  });
+});
+
+describe.skipIf(!built)("x87's transcendental functions, against the processor of this machine", () => {
+  it('differ by one unit in the last place at most', () => {
+    const program = join(directory, 'transcendental');
+    expect(spawnSync('gcc', ['-O1', '-o', program, transcendental]).status).toBe(0);
+    const far = [...distances(program, 1, 20000)].map(([name, by]) => [
+      name,
+      [...by.keys()].filter((d) => d < 0 || d > 1),
+    ]);
+    expect(far).toEqual(FUNCTIONS.map(({ name }) => [name, []]));
   });
 });

@@ -129,7 +129,10 @@ function pushLong(cpu: Cpu, cpl: number): false | (() => void) {
   const tss = HIDDEN_BASE + TR * 8;
   if (!memory.loadAt(state.get(tss), state.high(tss), at, 8, ACCESS_IMPLICIT)) return false;
   const { lo, hi } = memory;
-  if (!memory.isCanonical(hi)) return !!fault(cpu, VECTOR_SS) && false;
+  if (!memory.isCanonical(hi)) {
+    fault(cpu, VECTOR_SS);
+    return false;
+  }
   const words: [number, number][] = [
     [selectorOf(cpu, SS), 0],
     [state.get(RSP), state.high(RSP)],

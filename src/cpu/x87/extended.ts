@@ -52,14 +52,3 @@ export function packExtended(a: Parts): [significand: bigint, head: number] {
   if (exponent < 1) return [a.significand << BigInt(a.exponent - LOWEST), sign];
   return [a.significand << BigInt(64 - length), sign | exponent];
 }
-
-/** The double nearest to a number; for what is done in double precision only. */
-export function toDouble(a: Parts): number {
-  const sign = a.negative ? -1 : 1;
-  if (a.kind === INFINITE) return sign * Number.POSITIVE_INFINITY;
-  if (isNaNParts(a)) return Number.NaN;
-  const extra = Math.max(0, bitLength(a.significand) - 64);
-  const power = a.exponent + extra;
-  const half = Math.trunc(power / 2);
-  return sign * Number(a.significand >> BigInt(extra)) * 2 ** half * 2 ** (power - half);
-}

@@ -1,4 +1,4 @@
-/** D9's functions of ST(0) and ST(1). The transcendental ones are done in double precision. */
+/** D9's functions of ST(0) and ST(1). The transcendental ones are rounded once, from `transcendental.ts`. */
 import type { Cpu } from '../cpu.ts';
 import {
   BEFORE,
@@ -6,12 +6,10 @@ import {
   DEFAULT_NAN,
   DENORMAL,
   DIVIDE_BY_ZERO,
-  DOUBLE,
   Environment,
   FINITE,
   finite,
   fromWhole,
-  INEXACT,
   INFINITE,
   infinity,
   INVALID,
@@ -20,14 +18,13 @@ import {
   round,
   TO_ZERO,
   toWhole,
-  unpack,
   ZERO,
   zero,
 } from '../float/number.ts';
 import { add, convert, multiply, squareRoot } from '../float/operations.ts';
 import { FCW, FSW } from '../state.ts';
 import { chooseNaN } from './arithmetic.ts';
-import { EXTENDED, formatOfControl, toDouble } from './extended.ts';
+import { EXTENDED, formatOfControl } from './extended.ts';
 import {
   C0,
   C1,
@@ -44,13 +41,8 @@ import {
   settle,
   stackFault,
 } from './registers.ts';
-
-const scratch = new DataView(new ArrayBuffer(8));
-
-function fromDouble(value: number): Parts {
-  scratch.setFloat64(0, value);
-  return { ...unpack(DOUBLE, scratch.getBigUint64(0), environment), denormal: false };
-}
+import * as exact from './transcendental.ts';
+import { angleOf, logarithm as logarithmOf, logarithmPlusOne, powerMinusOne } from './transcendental.ts';
 
 /** ST(0) = f(ST(0)). */
 function unary(cpu: Cpu, f: (a: Parts) => Parts): void {
@@ -70,20 +62,6 @@ function binary(cpu: Cpu, f: (a: Parts, b: Parts) => Parts, to: number): void {
   if (to === 1) pop(cpu);
 }
 
-function inDouble(f: (a: number, b: number) => number): (a: Parts, b: Parts) => Parts {
-  return (a, b) => {
-    if (isNaNParts(a) || isNaNParts(b)) return add(EXTENDED, a, b, environment, chooseNaN);
-    if (a.denormal || b.denormal) environment.flags |= DENORMAL;
-    const value = f(toDouble(a), toDouble(b));
-    if (Number.isNaN(value)) {
-      environment.flags |= INVALID;
-      return DEFAULT_NAN;
-    }
-    if (value !== 0 && Number.isFinite(value)) environment.flags |= INEXACT;
-    return fromDouble(value);
-  };
-}
-
 export const squareRootTop = (cpu: Cpu): void =>
   unary(cpu, (a) => squareRoot(formatOfControl(cpu.state.get(FCW)), a, environment));
 
@@ -96,29 +74,93 @@ export const roundTop = (cpu: Cpu): void =>
     return whole === 0n ? zero(a.negative) : fromWhole(whole);
   });
 
-const f2xm1 = inDouble((a) => Math.expm1(a * Math.LN2));
-const log2 = inDouble((a, b) => (a < 0 ? Number.NaN : b * Math.log2(a)));
-const log2p1 = inDouble((a, b) => (b * Math.log1p(a)) / Math.LN2);
-const arctangent = inDouble((a, b) => Math.atan2(b, a));
+/** What is done of numbers; a NaN comes back as one, and what has no value is invalid. */
+function transcendental(a: Parts, b: Parts, f: () => Parts | null): Parts {
+  if (isNaNParts(a) || isNaNParts(b)) return add(EXTENDED, a, b, environment, chooseNaN);
+  const result = f();
+  if (result === null) {
+    environment.flags |= INVALID;
+    return DEFAULT_NAN;
+  }
+  if (a.denormal || b.denormal) environment.flags |= DENORMAL;
+  return round(EXTENDED, result, environment);
+}
 
-export const exponential = (cpu: Cpu): void => unary(cpu, (a) => f2xm1(a, a));
+const ONE = fromWhole(1n);
+
+/** Beyond 1 in size the result is undefined; the argument comes back. */
+export const exponential = (cpu: Cpu): void =>
+  unary(cpu, (a) =>
+    transcendental(a, a, () => {
+      if (a.kind === INFINITE) return a.negative ? fromWhole(-1n) : a;
+      const exponent = a.exponent + bitLength(a.significand) - 1;
+      const beyond = exponent > 0 || (exponent === 0 && (a.significand & (a.significand - 1n)) !== 0n);
+      return a.kind === ZERO || beyond ? a : powerMinusOne(a);
+    }),
+  );
+
+/** An infinite logarithm, or an infinite factor: `grows` says that the logarithm is positive, null that it is 0. */
+function infiniteProduct(b: Parts, grows: boolean | null): Parts | null {
+  if (b.kind === ZERO || grows === null) return null;
+  return infinity(b.negative === grows);
+}
+
+/** Is a finite number above 1 (true), below (false), or 1 (null)? */
+function besideOne(a: Parts): boolean | null {
+  const difference = add(EXTENDED, a, fromWhole(-1n), new Environment());
+  return difference.kind === ZERO ? null : !difference.negative;
+}
+
 export const logarithm = (cpu: Cpu): void =>
   binary(
     cpu,
-    (a, b) => {
-      if (a.kind === ZERO && b.kind === FINITE) {
-        environment.flags |= DIVIDE_BY_ZERO;
-        return infinity(!b.negative);
-      }
-      return log2(a, b);
-    },
+    (a, b) =>
+      transcendental(a, b, () => {
+        if (a.kind === ZERO) {
+          if (b.kind === FINITE) environment.flags |= DIVIDE_BY_ZERO;
+          return infiniteProduct(b, false);
+        }
+        if (a.negative) return null;
+        if (a.kind === INFINITE) return infiniteProduct(b, true);
+        const grows = besideOne(a);
+        if (b.kind === INFINITE) return infiniteProduct(b, grows);
+        if (b.kind === ZERO || grows === null) return zero(b.negative !== (grows === false));
+        return logarithmOf(a, b);
+      }),
     1,
   );
-export const logarithmPlus1 = (cpu: Cpu): void => binary(cpu, log2p1, 1);
-export const arctangents = (cpu: Cpu): void => binary(cpu, arctangent, 1);
+
+export const logarithmPlus1 = (cpu: Cpu): void =>
+  binary(
+    cpu,
+    (a, b) =>
+      transcendental(a, b, () => {
+        if (a.kind === INFINITE) return a.negative ? null : infiniteProduct(b, true);
+        if (b.kind === INFINITE) return infiniteProduct(b, a.kind === ZERO ? null : !a.negative);
+        if (a.kind === ZERO || b.kind === ZERO) return zero(a.negative !== b.negative);
+        const rest = add(EXTENDED, a, ONE, new Environment());
+        return rest.negative || rest.kind === ZERO ? null : logarithmPlusOne(a, b);
+      }),
+    1,
+  );
+
+export const arctangents = (cpu: Cpu): void =>
+  binary(
+    cpu,
+    (a, b) =>
+      transcendental(a, b, () => {
+        const [far, high] = [a.kind === INFINITE, b.kind === INFINITE];
+        if (!a.negative && (b.kind === ZERO || (far && !high))) return zero(b.negative);
+        // Infinities count as 1 beside each other, and make the other one 0.
+        const x = far ? { ...ONE, negative: a.negative } : high ? zero(a.negative) : a;
+        const y = high ? { ...ONE, negative: b.negative } : far ? zero(b.negative) : b;
+        return angleOf(x, y);
+      }),
+    1,
+  );
 
 /** Sine, cosine, tangent: beyond 2^63 the operand stays and C2 says so. */
-function angle(cpu: Cpu, f: (a: number) => number, second: ((a: number) => number) | null): void {
+function angle(cpu: Cpu, f: (a: Parts) => Parts, second: ((a: Parts) => Parts) | null): void {
   if (isEmpty(cpu, 0)) {
     stackFault(false);
     if (!settle(cpu)) return;
@@ -131,8 +173,9 @@ function angle(cpu: Cpu, f: (a: number) => number, second: ((a: number) => numbe
     setConditions(cpu, C2);
     return;
   }
-  const first = inDouble(f)(a, a);
-  const other = second ? inDouble(second)(a, a) : null;
+  const of = (g: (x: Parts) => Parts) => transcendental(a, a, () => (a.kind === INFINITE ? null : g(a)));
+  const first = of(f);
+  const other = second ? of(second) : null;
   if (other && !isEmpty(cpu, 7)) stackFault(true);
   if (!settle(cpu)) return;
   setConditions(cpu, 0);
@@ -140,10 +183,14 @@ function angle(cpu: Cpu, f: (a: number) => number, second: ((a: number) => numbe
   if (other) push(cpu, other);
 }
 
-export const sine = (cpu: Cpu): void => angle(cpu, Math.sin, null);
-export const cosine = (cpu: Cpu): void => angle(cpu, Math.cos, null);
-export const sineAndCosine = (cpu: Cpu): void => angle(cpu, Math.sin, Math.cos);
-export const tangent = (cpu: Cpu): void => angle(cpu, Math.tan, () => 1);
+const sineOf = (a: Parts): Parts => (a.kind === ZERO ? a : exact.sine(a));
+const cosineOf = (a: Parts): Parts => (a.kind === ZERO ? ONE : exact.cosine(a));
+const tangentOf = (a: Parts): Parts => (a.kind === ZERO ? a : exact.tangent(a));
+
+export const sine = (cpu: Cpu): void => angle(cpu, sineOf, null);
+export const cosine = (cpu: Cpu): void => angle(cpu, cosineOf, null);
+export const sineAndCosine = (cpu: Cpu): void => angle(cpu, sineOf, cosineOf);
+export const tangent = (cpu: Cpu): void => angle(cpu, tangentOf, () => ONE);
 
 /** Beyond all exponents. */
 const FAR = 70000n;

@@ -1,0 +1,53 @@
+/** The table of all of kvm-unit-tests in a document: a part for each build, between two marks that name it. */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+
+/** @typedef {{ test: string, paging: string } & import('./unittests-verdict.mjs').Verdict} Result */
+
+const HEAD = `# kvm-unit-tests, all of them
+
+What \`npm run test:kvm-unit-tests -- FOLDER --all --markdown docs/kvm-unit-tests.md\` has written, a part for each build. *pass*: ends with
+value 0, no FAIL, as many PASS as counted here. *skip*: says so itself. *long*: runs only when it is named. *needs*: about something that this machine does not have and
+does not announce.
+`;
+
+/**
+ * Puts the table of a build into a document, which is made if need be.
+ *
+ * @param {string} file @param {string} arch @param {readonly Result[]} results
+ */
+export function updateDocument(file, arch, results) {
+  const before = existsSync(file) ? readFileSync(file, 'utf8') : HEAD;
+  const [start, end] = [`<!-- ${arch} -->`, `<!-- end of ${arch} -->`];
+  const part = `${start}\n\n## ${arch}\n\n${tableOf(results)}\n\n${end}`;
+  const from = before.indexOf(start);
+  const to = before.indexOf(end);
+  const after =
+    from >= 0 && to > from ? before.slice(0, from) + part + before.slice(to + end.length) : `${before}\n${part}\n`;
+  writeFileSync(file, after);
+}
+
+/** A row for each test; what differs between pagings is told for each. @param {readonly Result[]} results */
+export function tableOf(results) {
+  const names = [...new Set(results.map((result) => result.test))].filter((name) =>
+    results.some((result) => result.test === name && !isOfOtherBuild(result)),
+  );
+  const pagings = [...new Set(results.map((result) => result.paging))];
+  const rows = names.map((name) => {
+    const of = results.filter((result) => result.test === name);
+    const cells = pagings.map((paging) => cellOf(of.find((result) => result.paging === paging)));
+    const whys = [...new Set(of.map((result) => result.why).filter((why) => why !== ''))];
+    return [name, ...cells, whys.join('; ')];
+  });
+  const heads = ['test', ...pagings, ''];
+  const lines = [heads, heads.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ').replaceAll('\n', ' ')} |`);
+  return lines.join('\n');
+}
+
+/** @param {Result} result */
+const isOfOtherBuild = ({ verdict, why }) => verdict === 'skip' && / only$|^no .*\.flat$/.test(why);
+
+/** @param {Result | undefined} result */
+function cellOf(result) {
+  if (result === undefined) return '';
+  return result.verdict === 'pass' && result.pass > 0 ? `pass (${result.pass})` : result.verdict;
+}

@@ -1,0 +1,50 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { tableOf, updateDocument } from '../../scripts/unittests-table.mjs';
+
+const result = (test: string, paging: string, verdict: 'pass' | 'skip' | 'needs' | 'fail', pass: number, why = '') => ({
+  test,
+  paging,
+  verdict,
+  pass,
+  why,
+  status: 1,
+  fail: 0,
+  skip: 0,
+  seconds: 1,
+  cases: 0,
+});
+
+describe('the table of all tests', () => {
+  const results = [
+    result('smap', 'tdp', 'pass', 18),
+    result('smap', 'shadow', 'fail', 2, 'FAIL: x'),
+    result('pks', 'tdp', 'skip', 0, 'skips itself: PKS not enabled'),
+    result('taskswitch', 'tdp', 'skip', 0, 'i386 only'),
+  ];
+
+  it('has a row for each test of this build, and its pagings as columns', () => {
+    expect(tableOf(results).split('\n')).toEqual([
+      '| test | tdp | shadow |  |',
+      '| --- | --- | --- | --- |',
+      '| smap | pass (18) | fail | FAIL: x |',
+      '| pks | skip |  | skips itself: PKS not enabled |',
+    ]);
+  });
+
+  it('takes the place of the one before, beside that of the other build', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'penumbra-table-'));
+    const file = join(folder, 'all.md');
+    updateDocument(file, 'x86_64', results);
+    updateDocument(file, 'i386', [result('taskswitch', 'tdp', 'pass', 0)]);
+    updateDocument(file, 'x86_64', [result('smap', 'tdp', 'pass', 19)]);
+    const text = readFileSync(file, 'utf8');
+    rmSync(folder, { recursive: true });
+    expect(text.match(/^## .*$/gm)).toEqual(['## x86_64', '## i386']);
+    expect(text).toContain('| smap | pass (19) |');
+    expect(text).not.toContain('pks');
+    expect(text).toContain('| taskswitch | pass |');
+  });
+});
