@@ -53,6 +53,17 @@ export class TdpIter {
   /** Table by level. */
   private readonly path = new Int32Array(MAX_LEVELS + 1);
 
+  /** At one entry, without a walk. */
+  at(mmu: Mmu, sptep: number, gfn: number, level: number, asId: number): void {
+    this.sptep = sptep;
+    this.gfn = gfn;
+    this.level = level;
+    this.asId = asId;
+    this.valid = true;
+    this.yielded = false;
+    this.reread(mmu);
+  }
+
   /** From the entry of `gfn` in `root` on; levels below `minLevel` are not entered. @kvm tdp_iter_start */
   start(mmu: Mmu, root: number, minLevel: number, gfn: number): void {
     const role = mmu.pages.role[root];
