@@ -170,10 +170,13 @@ function run(command, args, env, seconds) {
     });
     let stdout = '';
     let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      if (child.pid) process.kill(-child.pid, 'SIGKILL');
-    }, CLOCK_FACTOR * seconds * 1000);
+    const timer = setTimeout(
+      () => {
+        late = true;
+        if (child.pid) process.kill(-child.pid, 'SIGKILL');
+      },
+      CLOCK_FACTOR * seconds * 1000,
+    );
     child.stdout.on('data', (chunk) => {
       stdout += chunk;
     });
