@@ -12,6 +12,7 @@ export const EBUSY = 16;
 export const EEXIST = 17;
 export const EINVAL = 22;
 export const ENOSPC = 28;
+export const EOPNOTSUPP = 95;
 export const EHWPOISON = 133;
 
 const NAMES: Record<number, string> = {
@@ -28,6 +29,7 @@ const NAMES: Record<number, string> = {
   17: 'EEXIST',
   22: 'EINVAL',
   28: 'ENOSPC',
+  95: 'EOPNOTSUPP',
   133: 'EHWPOISON',
 };
 

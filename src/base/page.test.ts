@@ -8,6 +8,7 @@ describe('pagesPerLevel', () => {
     [LEVEL_2M, 512],
     [LEVEL_1G, 262144],
     [4,        134217728],
+    [5,        68719476736],
   ])('of level %i is %i', (level, pages) => {
     expect(pagesPerLevel(level)).toBe(pages);
   });

@@ -9,5 +9,6 @@ export const MAX_HUGEPAGE_LEVEL = 3;
 
 /** Pages that one entry of `level` maps: 1, 512, 2^18, 2^27. @kvm KVM_PAGES_PER_HPAGE */
 export function pagesPerLevel(level: number): number {
-  return 1 << (9 * (level - 1));
+  // An int as long as it fits; 2^36 as a mask of an int is that of none of its bits.
+  return level < 5 ? 1 << (9 * (level - 1)) : 2 ** 36;
 }

@@ -2,7 +2,7 @@
  * Are two recordings identical? The recorder's README defines it, and `recorder/compare.mjs --ad` is the judge; this
  * is the same judgement on recordings in memory.
  *
- * Compared are, op by op: the text; `res`, `mmio` and `bitmap` as one thing; all tracepoints in order; the statistics;
+ * Compared are, op by op: the text; `res`, `mmio`, `bitmap`, `ring` and `slots` as one thing; all tracepoints in order; the statistics;
  * the changes of state. Left out are the probes, `args` and `slot` of an op, and all of the head but `complete`. Within
  * an op the order of removed pages, of entries and of changed pages does not count.
  */
@@ -44,7 +44,7 @@ const NOT_COMPARED: ReadonlySet<string> = new Set(['kvm_entry', 'kvm_exit', 'kvm
 
 /** What an op's parts consist of, as flat lists whose order counts. */
 const PARTS: readonly (readonly [Part, (result: OpResult, options: CompareOptions) => readonly unknown[]])[] = [
-  ['res', ({ res, mmio, bitmap }) => [{ res, mmio, bitmap }]],
+  ['res', ({ res, mmio, bitmap, ring, slots }) => [{ res, mmio, bitmap, ring, slots }]],
   ['events', eventList],
   ['stats', statList],
   ['state', stateList],

@@ -13,6 +13,7 @@ export function guessMachine(script: Script): Machine {
     vcpus: Math.max(1, ...ops.map((op) => (op.kind === 'vcpu' ? op.vcpu + 1 : 1))),
     manual: ops.some((op) => op.kind === 'clearlog') ? 1 : 0,
     mmuPages: 0,
+    ring: 0,
     unpopulated: script.slots.filter((slot) => looksUnpopulated(script, slot)).map((slot) => slot.id),
     writes: [],
   };

@@ -16,6 +16,8 @@ export interface Machine {
   readonly manual: number;
   /** KVM_SET_NR_MMU_PAGES, called before the first slot is made; 0: not called, KVM's own limit holds. */
   readonly mmuPages: number;
+  /** Bytes of each vCPU's dirty ring; 0: bitmaps. */
+  readonly ring: number;
   /** Slots whose memory the recorder did not write before the first op. */
   readonly unpopulated: readonly number[];
   /** Guest addresses in those slots that it wrote all the same (`code`, `poke`), in order. */
@@ -49,6 +51,7 @@ export function parseMachine(settings: readonly string[]): Machine {
   let vcpus = 1;
   let manual = 0;
   let mmuPages = 0;
+  let ring = 0;
   const slots: SlotWords[] = [];
   const written: bigint[] = [];
   for (const line of settings) {
@@ -57,6 +60,7 @@ export function parseMachine(settings: readonly string[]): Machine {
     if (words[0] === 'vcpus') vcpus = vcpusOf(number());
     else if (words[0] === 'manual') manual = number();
     else if (words[0] === 'mmupages') mmuPages = number();
+    else if (words[0] === 'ring') ring = number();
     else if (words[0] === 'slot') slots.push(parseSlotWords(words));
     else if (words[0] === 'code' || words[0] === 'poke') written.push(parseNumber(words[1] ?? missing(line)));
   }
@@ -65,6 +69,7 @@ export function parseMachine(settings: readonly string[]): Machine {
     vcpus,
     manual,
     mmuPages,
+    ring,
     unpopulated: bare.map((slot) => slot.slot),
     writes: written.filter((gpa) => bare.some((slot) => gpa >= slot.gpa && gpa < slot.gpa + slot.size)),
   };

@@ -22,7 +22,7 @@ const ROLE_KEYS = keys(
 );
 const PLACE_KEYS = keys('sp index');
 const SLOT_KEYS = keys('id gpa size backing flags hva_offset');
-const OP_KEYS = keys('n op res events stats state args mmio bitmap slot');
+const OP_KEYS = keys('n op res events stats state args mmio bitmap slot ring slots');
 const MMIO_KEYS = keys('dir gpa len data');
 const STATE_KEYS = keys('added removed changed entries mmu pae_root');
 const ADDED_KEYS = keys('id gfn role tdp');
@@ -80,6 +80,8 @@ export function checkOpResult(check: JsonCheck, value: unknown, index: number): 
   optional(check, op, 'mmio', (v) => check.each(v, (exit) => checkMmio(check, exit)));
   optional(check, op, 'bitmap', (v) => checkBitmap(check, v));
   optional(check, op, 'slot', (v) => checkSlot(check, v));
+  optional(check, op, 'ring', (v) => checkTuples(check, v, 2));
+  optional(check, op, 'slots', (v) => checkSlotTables(check, v));
   check.upFromOp();
   return op as unknown as FoldedOp;
 }
@@ -124,6 +126,28 @@ function checkExit(check: JsonCheck, value: unknown): void {
       else check.hex(v);
     });
   }
+}
+
+function checkTuples(check: JsonCheck, value: unknown, length: number): void {
+  check.each(value, (tuple) => {
+    const numbers = check.array(tuple);
+    if (numbers.length !== length) check.fail(`must have ${length} numbers`, tuple);
+    for (const number of numbers) check.integer(number, 0);
+  });
+}
+
+function checkSlotTables(check: JsonCheck, value: unknown): void {
+  const tables = check.object(value);
+  check.only(tables, keys('rmaps lpages'));
+  optional(check, tables, 'lpages', (v) => checkTuples(check, v, 4));
+  optional(check, tables, 'rmaps', (v) =>
+    check.each(v, (rmap) => {
+      const head = check.object(rmap);
+      check.only(head, keys('slot level index sptes'));
+      for (const key of ['slot', 'level', 'index']) field(check, head, key, (n) => check.integer(n, 0));
+      field(check, head, 'sptes', (list) => checkTuples(check, list, 2));
+    }),
+  );
 }
 
 function checkMmio(check: JsonCheck, value: unknown): void {

@@ -137,6 +137,18 @@ export interface StateChange {
   readonly pae_root?: readonly (number | null)[];
 }
 
+/** Reverse maps and counts against large pages, as far as they aren't empty. */
+export interface SlotTables {
+  /** Entries in the list's order, each as page and index. */
+  readonly rmaps?: readonly {
+    slot: number;
+    level: number;
+    index: number;
+    sptes: readonly ([number, number] | null)[];
+  }[];
+  readonly lpages?: readonly (readonly [slot: number, level: number, index: number, count: number])[];
+}
+
 export interface OpResult {
   readonly n: number;
   /** The op's text; `parseOp` reads it. */
@@ -150,6 +162,10 @@ export interface OpResult {
   readonly mmio?: readonly MmioExit[];
   /** Dirty pages relative to the slot, as inclusive ranges. */
   readonly bitmap?: { readonly slot: number; readonly gfns: readonly (readonly [number, number])[] };
+  /** What `ringget` took out of the vCPU's dirty ring: slot (and address space), page. */
+  readonly ring?: readonly (readonly [slot: number, offset: number])[];
+  /** What `rmaps` shows of the slots' tables. */
+  readonly slots?: SlotTables;
   /** The slot that a `slot` op made: an output too. */
   readonly slot?: SlotInfo;
 }

@@ -9,6 +9,7 @@ import { eventForms } from './entry-form.ts';
 import type { Machine } from './machine.ts';
 import { Observer } from './observer.ts';
 import type { OpResult, Recording, Script } from './recording.ts';
+import { slotTables } from './slot-tables.ts';
 import { parseOp, ScenarioError } from './scenario.ts';
 import { type GuestOp, type GuestOutput, ScriptedGuest } from './scripted-guest.ts';
 import { type HostOp, type HostOutput, Vmm } from './vmm.ts';
@@ -28,7 +29,12 @@ const GUEST_OPS: ReadonlySet<string> = new Set<GuestOp['kind']>([
   'vcpu',
   'translate',
   'immediate',
+  'prefault',
+  'ringget',
 ]);
+
+/** Tracepoints that the recorder doesn't switch on. */
+const RING_EVENTS = 'kvm_dirty_ring_';
 
 export interface RunOptions {
   /** Instead of Linux 6.1's. */
@@ -81,10 +87,13 @@ export class ScriptRun {
     if (GUEST_OPS.has(op.kind)) this.guest.perform(op as GuestOp, out);
     else this.vmm.perform(op as HostOp, out);
     const state = this.observer.state(this.guest.vcpu);
-    const events = eventForms(this.trace, (sptep) => this.observer.place(sptep));
+    const events = eventForms(this.trace, (sptep) => this.observer.place(sptep)).filter(
+      ({ name }) => !name.startsWith(RING_EVENTS),
+    );
+    const slots = op.kind === 'rmaps' ? slotTables(this.vmm.vm.mmu, (sptep) => this.observer.place(sptep)) : undefined;
     this.observer.forget();
     const stats = this.observer.stats();
-    const { res, mmio, bitmap, slot, args } = out;
+    const { res, mmio, bitmap, slot, args, ring } = out;
     return {
       n,
       op: text,
@@ -93,6 +102,8 @@ export class ScriptRun {
       ...(mmio.length ? { mmio } : {}),
       ...(bitmap ? { bitmap } : {}),
       ...(slot ? { slot } : {}),
+      ...(ring ? { ring } : {}),
+      ...(slots ? { slots } : {}),
       events,
       ...(stats ? { stats } : {}),
       ...(state ? { state } : {}),

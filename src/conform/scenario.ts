@@ -122,6 +122,13 @@ export type Op =
   | { readonly kind: 'check'; readonly cap: bigint }
   | { readonly kind: 'translate'; readonly va: bigint }
   | { readonly kind: 'immediate' }
+  | { readonly kind: 'prefault'; readonly gpa: bigint; readonly size: bigint; readonly flags: bigint }
+  | { readonly kind: 'ringget'; readonly most: bigint }
+  | { readonly kind: 'ringreset' }
+  | { readonly kind: 'age'; readonly slot: number; readonly offset: bigint }
+  /** One turn of the worker that recovers NX huge pages. */
+  | { readonly kind: 'recover'; readonly ratio: bigint }
+  | { readonly kind: 'rmaps' }
   | { readonly kind: 'param'; readonly name: string; readonly value: string };
 
 export const MAX_SLOTS = 32;
@@ -167,6 +174,10 @@ class Words {
 
   number(index: number): bigint {
     return parseNumber(this.text(index));
+  }
+
+  numberOr(index: number, otherwise: bigint): bigint {
+    return index < this.words.length ? this.number(index) : otherwise;
   }
 
   /** A number from 0 to `limit` - 1. */
@@ -330,6 +341,12 @@ const OPS: Readonly<Record<string, (words: Words) => Op>> = {
   check: (w) => ({ kind: 'check', cap: w.number(1) }),
   translate: (w) => ({ kind: 'translate', va: w.number(1) }),
   immediate: () => ({ kind: 'immediate' }),
+  prefault: (w) => ({ kind: 'prefault', gpa: w.number(1), size: w.number(2), flags: w.numberOr(3, 0n) }),
+  ringget: (w) => ({ kind: 'ringget', most: w.numberOr(1, U64_MAX) }),
+  ringreset: () => ({ kind: 'ringreset' }),
+  age: (w) => ({ kind: 'age', slot: w.slot(1), offset: w.number(2) }),
+  recover: (w) => ({ kind: 'recover', ratio: w.number(1) }),
+  rmaps: () => ({ kind: 'rmaps' }),
   param: (w) => ({ kind: 'param', name: w.text(1), value: w.text(2) }),
 };
 

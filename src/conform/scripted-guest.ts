@@ -3,12 +3,12 @@
  * page of stubs and exception handlers (recorder/src/guest.c); each op is one instruction and an `out`.
  * Source: recorder/src/main.c guest_op.
  */
-import { EINTR } from '../base/errno.ts';
+import { EINTR, KvmError } from '../base/errno.ts';
 import type { Vcpu } from '../vm/vcpu.ts';
 import { hex } from './entry-form.ts';
 import { applyEdits, GuestTables, isCodeAt } from './guest-tables.ts';
 import type { Machine } from './machine.ts';
-import type { MmioExit, Script } from './recording.ts';
+import type { MmioExit, OpResult, Script } from './recording.ts';
 import { type Op, ScenarioError } from './scenario.ts';
 import type { Vmm } from './vmm.ts';
 
@@ -44,6 +44,7 @@ const PAGING = {
 
 /** What a guest op shows. */
 export interface GuestOutput {
+  ring?: OpResult['ring'];
   res: Record<string, unknown>;
   mmio: MmioExit[];
   args?: Record<string, string>;
@@ -65,7 +66,9 @@ export type GuestOp = Extract<
       | 'cr0'
       | 'vcpu'
       | 'translate'
-      | 'immediate';
+      | 'immediate'
+      | 'prefault'
+      | 'ringget';
   }
 >;
 
@@ -129,7 +132,31 @@ export class ScriptedGuest {
         return this.translate(op.va);
       case 'immediate':
         this.out.res['ret'] = this.vcpu.run(undefined, true);
+        return;
+      case 'prefault':
+        return this.preFault(op);
+      case 'ringget':
+        return this.takeFromRing(Number(op.most));
     }
+  }
+
+  private preFault({ gpa, size, flags }: Extract<Op, { kind: 'prefault' }>): void {
+    let [ret, left] = [0, { gpa, bytes: size }];
+    try {
+      left = this.vcpu.preFaultMemory(gpa, size, Number(flags));
+    } catch (error) {
+      if (!(error instanceof KvmError)) throw error;
+      ret = -error.errno;
+    }
+    Object.assign(this.out.res, { ret, gpa: `0x${left.gpa.toString(16)}`, size: `0x${left.bytes.toString(16)}` });
+  }
+
+  private takeFromRing(most: number): void {
+    const { dirtyRing } = this.vcpu;
+    if (dirtyRing === null) throw new ScenarioError('no ring');
+    const taken: [number, number][] = [];
+    this.out.ring = taken;
+    this.out.res['ret'] = dirtyRing.harvest((slot, offset) => void taken.push([slot, offset]), most);
   }
 
   /** The rights that KVM tells are always these. */
@@ -214,8 +241,10 @@ export class ScriptedGuest {
       else if (why.reason === 'internal') {
         Object.assign(res, { exit: 'internal', suberror: hex(why.suberror) });
         return;
-      } else if (why.reason === 'mmio') this.recordMmio(why.isWrite, why.gpa, why.data);
-      else throw new ScenarioError(`scenarios have no exit '${why.reason}'`);
+      } else if (why.reason === 'dirty ring full') {
+        res['exit'] = 'ringfull';
+        return;
+      } else this.recordMmio(why.isWrite, why.gpa, why.data);
     }
     this.finish(exit, user, showValue);
   }

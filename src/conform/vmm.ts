@@ -6,8 +6,17 @@ import { EFAULT, EINVAL, KvmError } from '../base/errno.ts';
 import { type Backing, HostMm } from '../mem/host/host-mm.ts';
 import { VmmError, VmmMemory } from '../mem/host/vmm-memory.ts';
 import { MEM_LOG_DIRTY_PAGES, MEM_READONLY } from '../mem/memslots.ts';
+import { MmuNotifier } from '../mmu/notifier.ts';
 import type { Tracer } from '../trace/tracer.ts';
-import { type Bugs, CAP_MANUAL_DIRTY_LOG_PROTECT2, KERNEL_6_1, KERNEL_6_12, type Policy, Vm } from '../vm/vm.ts';
+import {
+  type Bugs,
+  CAP_DIRTY_LOG_RING,
+  CAP_MANUAL_DIRTY_LOG_PROTECT2,
+  KERNEL_6_1,
+  KERNEL_6_12,
+  type Policy,
+  Vm,
+} from '../vm/vm.ts';
 import { hex } from './entry-form.ts';
 import type { Machine } from './machine.ts';
 import type { OpResult, Script, SlotInfo } from './recording.ts';
@@ -45,10 +54,16 @@ export type HostOp = Extract<
       | 'rawclear'
       | 'cap'
       | 'check'
+      | 'ringreset'
+      | 'age'
+      | 'recover'
+      | 'rmaps'
       | 'param';
   }
 >;
 
+/** DAMON looks at a random byte of the page; recordings have this one. So the page after it ages, too. */
+const SAMPLED = 0x800;
 /** Pages of a bitmap of which the raw ops know. */
 const RAW_PAGES = 1 << 22;
 
@@ -87,6 +102,7 @@ export class Vmm {
     this.vm = new Vm({ host: this.mm, npt, tdpMmu, eagerPageSplit, nxHugePages, trace, policy, bugs, kernel });
     orGiveUp(() => {
       if (machine.manual) this.vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, machine.manual);
+      if (machine.ring) this.vm.enableCap(CAP_DIRTY_LOG_RING, machine.ring);
       if (machine.mmuPages) this.vm.setNrMmuPages(machine.mmuPages);
       for (const slot of script.slots) this.addHeadSlot(slot, machine.unpopulated.includes(slot.id));
       this.loadMemory(script, machine);
@@ -231,6 +247,14 @@ export class Vmm {
         return this.errnoOf(() => this.vm.enableCap(op.cap, op.argument, op.flags));
       case 'check':
         return this.vm.checkExtension(Number(op.cap));
+      case 'ringreset':
+        return this.answerOf(() => this.vm.resetDirtyRings());
+      case 'age':
+        return this.age(op.slot, Number(op.offset));
+      case 'recover':
+        return this.recover(Number(op.ratio));
+      case 'rmaps':
+        return undefined;
       case 'param':
         return this.setParameter(op.name, op.value);
     }
@@ -315,6 +339,27 @@ export class Vmm {
     if (value < 0) return value;
     this.out.res['value'] = hex(value);
     return undefined;
+  }
+
+  /** DAMON clears and looks; without it reclaim clears, with a flush. Frames that the host doesn't map have no age. */
+  private age(id: number, offset: number): number {
+    const page = this.memory.slot(id).hva + offset;
+    const { notifier } = this.mm;
+    if (this.mm.pfnAt(page) < 0 || !(notifier instanceof MmuNotifier)) return 0;
+    if (this.vm.mmu.kernel.name === 'linux-6.1') {
+      notifier.clearFlushYoung(page, page + 4096);
+      return 0;
+    }
+    const hva = page + SAMPLED;
+    notifier.clearYoung(hva, hva + 4096);
+    notifier.testYoung(hva);
+    return 0;
+  }
+
+  /** The worker does nothing while the mitigation is off. */
+  private recover(ratio: number): number {
+    if (this.vm.mmu.nxHugePages) this.vm.recoverNxHugePages(ratio);
+    return 0;
   }
 
   private setParameter(name: string, value: string): number {

@@ -14,7 +14,7 @@ export function writeRecording(recording: Recording): string {
 }
 
 function foldOp(result: OpResult): Record<string, unknown> {
-  const { n, op, res, events, stats, state, args, mmio, bitmap, slot } = result;
+  const { n, op, res, events, stats, state, args, mmio, bitmap, slot, ring, slots } = result;
   return {
     n,
     op,
@@ -26,6 +26,8 @@ function foldOp(result: OpResult): Record<string, unknown> {
     mmio: mmio === undefined || mmio.length === 0 ? undefined : mmio,
     bitmap,
     slot,
+    ring,
+    slots,
   };
 }
 

@@ -72,12 +72,12 @@ export class DirtyRing {
   /**
    * User space: takes each new entry and marks it, as QEMU and the kernel's selftests do. How many there were.
    */
-  harvest(take: (slot: number, offset: number) => void): number {
+  harvest(take: (slot: number, offset: number) => void, most = Infinity): number {
     const { words } = this;
     let count = 0;
     for (;;) {
       const at = this.at(this.fetchIndex);
-      if (words[at] !== DIRTY_GFN_F_DIRTY) return count;
+      if (count >= most || words[at] !== DIRTY_GFN_F_DIRTY) return count;
       take(words[at + 1], words[at + 2]);
       words[at] |= DIRTY_GFN_F_RESET;
       this.fetchIndex = (this.fetchIndex + 1) >>> 0;

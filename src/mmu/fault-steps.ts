@@ -20,6 +20,9 @@ import { isTracked } from './page-track.ts';
 import { REQ_MMU_FREE_OBSOLETE_ROOTS } from './requests.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
+/** Frames that nested tables can map, the host's own. @kvm kvm_mmu_max_gfn */
+const MAX_TDP_GFN = 2 ** 28 - 1;
+
 /** A write to a tracked gfn is emulated before anything is looked up. @kvm page_fault_handle_page_track */
 export function isTrackedWrite(mmu: Mmu, fault: PageFault): boolean {
   if (fault.rsvd || !fault.present || !fault.write) return false;
@@ -79,6 +82,8 @@ export function handleAbnormalPfn(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault, acc
     const lo = fault.isTdp ? 0 : fault.addrLo;
     const hi = fault.isTdp ? 0 : fault.addrHi;
     cacheMmioInfo(mmu, vcpu, lo, hi, fault.gfn, access & mmu.format.mmioAccess);
+    // No table maps it; only pre-faulting comes here with such an address.
+    if (mmu.tdp && fault.gfn > MAX_TDP_GFN) return RET_PF_EMULATE;
   }
   return RET_PF_CONTINUE;
 }

@@ -25,19 +25,31 @@ export function doPageFault(
   errorCode: number,
   errorCodeHi = 0,
 ): number {
-  const fault = vcpu.fault;
-  fault.init(lo, hi, errorCode, mmu.kernel.wideErrorCode ? errorCodeHi : 0);
-  fault.isTdp = mmu.tdp;
-  fault.nxHugePageWorkaround = mmu.nxHugePages;
   vcpu.stats.pf_taken++;
-  let ret: number;
-  if (mmu.tdp) ret = directPageFault(mmu, vcpu, fault);
-  else if (guestLevels(vcpu) === 0) {
-    fault.maxLevel = 2;
-    ret = directPageFault(mmu, vcpu, fault);
-  } else ret = shadowPageFault(mmu, vcpu, fault);
+  const ret = handleFault(mmu, vcpu, lo, hi, errorCode, errorCodeHi, false);
   if (ret === RET_PF_FIXED) vcpu.stats.pf_fixed++;
   else if (ret === RET_PF_EMULATE) vcpu.stats.pf_emulate++;
   else if (ret === RET_PF_SPURIOUS) vcpu.stats.pf_spurious++;
   return ret;
+}
+
+/** The same without a count; `prefetch`: of an address that no one has accessed. */
+export function handleFault(
+  mmu: Mmu,
+  vcpu: MmuVcpu,
+  lo: number,
+  hi: number,
+  errorCode: number,
+  errorCodeHi: number,
+  prefetch: boolean,
+): number {
+  const fault = vcpu.fault;
+  fault.init(lo, hi, errorCode, mmu.kernel.wideErrorCode ? errorCodeHi : 0);
+  fault.isTdp = mmu.tdp;
+  fault.prefetch = prefetch;
+  fault.nxHugePageWorkaround = mmu.nxHugePages;
+  if (mmu.tdp) return directPageFault(mmu, vcpu, fault);
+  if (guestLevels(vcpu) !== 0) return shadowPageFault(mmu, vcpu, fault);
+  fault.maxLevel = 2;
+  return directPageFault(mmu, vcpu, fault);
 }

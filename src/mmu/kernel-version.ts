@@ -30,6 +30,12 @@ export interface KernelVersion {
   readonly staleBeforeLock: boolean;
   /** CR0.WP alone changes nothing while paging is off. */
   readonly ignoresIdleWp: boolean;
+  /** KVM_PRE_FAULT_MEMORY exists (Linux 6.11). */
+  readonly preFault: boolean;
+  /** Bits of KVM_CAP_DISABLE_QUIRKS2; of them only SLOT_ZAP_ALL (Linux 6.12) is the MMU's. */
+  readonly validQuirks: number;
+  /** Recovery of NX huge pages leaves logged slots alone (Linux 6.2). */
+  readonly recoverySkipsLogged: boolean;
   /** KVM_SET_SREGS that changes the mode flushes the guest's TLB entries. */
   readonly sregsFlush: boolean;
 }
@@ -49,6 +55,9 @@ export const KERNEL_6_1: KernelVersion = {
   unprotectsOnDelivery: true,
   staleBeforeLock: false,
   ignoresIdleWp: false,
+  preFault: false,
+  validQuirks: 0x7f,
+  recoverySkipsLogged: false,
   sregsFlush: false,
 };
 
@@ -67,5 +76,8 @@ export const KERNEL_6_12: KernelVersion = {
   unprotectsOnDelivery: false,
   staleBeforeLock: true,
   ignoresIdleWp: true,
+  preFault: true,
+  validQuirks: 0x7ff,
+  recoverySkipsLogged: true,
   sregsFlush: true,
 };

@@ -84,6 +84,10 @@ export class Mmu {
   nxHugePages: boolean;
   /** Splits large leaves when their log starts or is cleared. @kvm eager_page_split */
   eagerPageSplit: boolean;
+  /** Pages that stand where a huge page could, oldest first. @kvm lpage_disallowed_mmu_pages, possible_nx_huge_pages */
+  readonly possibleNxPages: number[] = [];
+  /** @kvm disabled_quirks */
+  disabledQuirks = 0;
   /** Dirty log modes. @kvm manual_dirty_log_protect */
   manualProtect = false;
   initiallySet = false;

@@ -15,6 +15,7 @@ export function accountHugeNxPage(mmu: Mmu, sp: number, possible: boolean): void
   if (!possible || pages.possibleNx[sp] !== 0) return;
   mmu.stats.nx_lpage_splits++;
   pages.possibleNx[sp] = 1;
+  mmu.possibleNxPages.push(sp);
 }
 
 /** @kvm unaccount_huge_nx_page, unaccount_nx_huge_page */
@@ -24,4 +25,5 @@ export function unaccountHugeNxPage(mmu: Mmu, sp: number): void {
   if (pages.possibleNx[sp] === 0) return;
   mmu.stats.nx_lpage_splits--;
   pages.possibleNx[sp] = 0;
+  mmu.possibleNxPages.splice(mmu.possibleNxPages.indexOf(sp), 1);
 }

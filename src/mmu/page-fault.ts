@@ -31,6 +31,8 @@ export class PageFault {
   rsvd = false;
   user = false;
   isTdp = false;
+  /** Nobody has accessed it: the leaf gets no A. */
+  prefetch = false;
   nxHugePageWorkaround = false;
 
   /** A fetch, and huge pages must not be executable: no large mapping for it. */
@@ -60,6 +62,7 @@ export class PageFault {
     this.user = (errorCode & 4) !== 0;
     this.rsvd = (errorCode & 8) !== 0;
     this.exec = (errorCode & 16) !== 0;
+    this.prefetch = false;
     this.hugePageDisallowed = false;
     this.maxLevel = MAX_HUGEPAGE_LEVEL;
     this.reqLevel = LEVEL_4K;

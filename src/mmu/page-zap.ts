@@ -8,6 +8,8 @@
  *
  * Source: Linux 6.1 mmu.c, kvm_mmu_prepare_zap_page and around.
  */
+import { MAX_HUGEPAGE_LEVEL } from '../base/page.ts';
+import type { MemSlot } from '../mem/memslots.ts';
 import { TP_ZAP_ALL_FAST } from '../trace/tracepoints.ts';
 import { LOCK_MMU, lock, unlock } from './lock.ts';
 import { flushRemoteTlbs, isObsolete, type Mmu, requestAll } from './mmu.ts';
@@ -15,10 +17,12 @@ import { unaccountHugeNxPage } from './nx-huge-page.ts';
 import { unaccountShadowed } from './page-track.ts';
 import { RACE_ZAP_BATCH, race } from './race.ts';
 import { REQ_MMU_FREE_OBSOLETE_ROOTS } from './requests.ts';
-import { dropSpte, mmuSpteClearNoTrack, spteHi, spteLo } from './rmap.ts';
+import { dropSpte, mmuSpteClearNoTrack, spteHi, spteLo, zapRmap } from './rmap.ts';
 import { isInvalidRole, ROLE_GUEST_MODE, ROLE_INVALID, roleHasGptes } from './role.ts';
 import { childOf, spOf, sptepAt } from './shadow-pages.ts';
+import { walkSlotRmaps } from './slot-walk.ts';
 import { isLast, isMmioSpte, isShadowPresent } from './spte.ts';
+import { unmapGfnRange } from './tdp-mmu/tdp-notifier.ts';
 import { invalidateAllRoots } from './tdp-mmu/tdp-roots.ts';
 import { zapAllRoots, zapInvalidatedRoots } from './tdp-mmu/tdp-zap.ts';
 import { tracePrepareZapPage } from './tracing.ts';
@@ -215,6 +219,29 @@ export function zapAllFast(mmu: Mmu): void {
   zapObsoletePages(mmu);
   unlock(LOCK_MMU);
   if (mmu.tdpMmu) zapInvalidatedRoots(mmu);
+}
+
+/**
+ * Zaps what a slot has: the leaves that map it, and the pages that mirror guest tables in it, whose accounts it keeps.
+ * Since 6.12, and only if user space asks for it; else everything goes. @kvm kvm_mmu_zap_memslot_pages_and_flush
+ */
+export function zapSlot(mmu: Mmu, slot: MemSlot): void {
+  const { pages } = mmu;
+  const invalid: number[] = [];
+  lock(LOCK_MMU);
+  const end = slot.baseGfn + slot.npages;
+  const zapped = walkSlotRmaps(mmu, slot, 1, MAX_HUGEPAGE_LEVEL, slot.baseGfn, end, zapHead);
+  const flush = mmu.tdpMmu ? unmapGfnRange(mmu, slot, slot.baseGfn, end, zapped) : zapped;
+  for (let gfn = slot.baseGfn; gfn < end && pages.newest !== 0; gfn++)
+    for (let sp = pages.bucketFirst(gfn); sp !== 0; sp = pages.bucketNext(sp))
+      if (pages.gfn[sp] === gfn && !isObsolete(mmu, sp) && roleHasGptes(pages.role[sp]))
+        prepareZapPage(mmu, sp, invalid);
+  remoteFlushOrZap(mmu, invalid, flush);
+  unlock(LOCK_MMU);
+}
+
+function zapHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number): boolean {
+  return zapRmap(mmu, heads, at);
 }
 
 /** Zaps every page, roots in use included: the end of a VM. @kvm kvm_mmu_zap_all */

@@ -150,14 +150,15 @@ function setPaeRoot(mmu: Mmu, vcpu: MmuVcpu, i: number, sp: number): void {
 function allocDirectRoots(mmu: Mmu, vcpu: MmuVcpu): number {
   if (!makePagesAvailable(mmu)) return -ENOSPC;
   const level = roleLevel(vcpu.rootRole);
-  if (mmu.tdpMmu) vcpu.root.sp = getVcpuRoot(mmu, vcpu);
-  else if (level > PAE_LEVELS) vcpu.root.sp = allocRoot(mmu, vcpu, 0, 0, level);
+  const { root } = vcpu;
+  if (mmu.tdpMmu) root.sp = getVcpuRoot(mmu, vcpu);
+  else if (level > PAE_LEVELS) root.sp = allocRoot(mmu, vcpu, 0, 0, level);
   else {
     for (let i = 0; i < 4; i++) setPaeRoot(mmu, vcpu, i, allocRoot(mmu, vcpu, i << 18, 0, 2));
-    vcpu.root.sp = PAE_ROOT;
+    root.sp = PAE_ROOT;
   }
-  vcpu.root.pgdLo = 0;
-  vcpu.root.pgdHi = 0;
+  root.pgdLo = 0;
+  root.pgdHi = 0;
   return 0;
 }
 
@@ -184,17 +185,18 @@ function allocShadowRoots(mmu: Mmu, vcpu: MmuVcpu): number {
       if (pdptrs[2 * i] & SPTE_P && !isRootVisible(mmu, vcpu, gfnOfCr3(pdptrs[2 * i], pdptrs[2 * i + 1]))) return 1;
   mmu.shadowRootAllocated = true;
   if (!makePagesAvailable(mmu)) return -ENOSPC;
-  if (levels > PAE_LEVELS) vcpu.root.sp = allocRoot(mmu, vcpu, rootGfn, 0, roleLevel(vcpu.rootRole));
+  const { root } = vcpu;
+  if (levels > PAE_LEVELS) root.sp = allocRoot(mmu, vcpu, rootGfn, 0, roleLevel(vcpu.rootRole));
   else {
     for (let i = 0; i < 4; i++) {
       const gfn = levels === PAE_LEVELS ? gfnOfCr3(pdptrs[2 * i], pdptrs[2 * i + 1]) : rootGfn;
       const absent = levels === PAE_LEVELS && (pdptrs[2 * i] & SPTE_P) === 0;
       setPaeRoot(mmu, vcpu, i, absent ? 0 : allocRoot(mmu, vcpu, gfn, levels === 2 ? i : 0, 2));
     }
-    vcpu.root.sp = PAE_ROOT;
+    root.sp = PAE_ROOT;
   }
-  vcpu.root.pgdLo = cr3Lo;
-  vcpu.root.pgdHi = cr3Hi;
+  root.pgdLo = cr3Lo;
+  root.pgdHi = cr3Hi;
   return 0;
 }
 

@@ -52,7 +52,8 @@ export function mmuSetSpte(
 
   const hostWritable = fault === null || fault.mapWritable;
   const nowLo = spteLo(mmu, sptep);
-  const wrprot = makeSpte(mmu, sp, level, slot!, access, gfn, pfn, nowLo, fault === null, true, hostWritable);
+  const prefetch = fault === null || fault.prefetch;
+  const wrprot = makeSpte(mmu, sp, level, slot!, access, gfn, pfn, nowLo, prefetch, true, hostWritable);
   let ret = RET_PF_FIXED;
   if (nowLo === mmu.spteLo && spteHi(mmu, sptep) === mmu.spteHi) ret = RET_PF_SPURIOUS;
   else {

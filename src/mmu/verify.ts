@@ -483,6 +483,7 @@ class Verifier {
     }
     this.compare('mmu_unsync', stats.mmu_unsync, unsync);
     this.compare('nx_lpage_splits', stats.nx_lpage_splits, splits);
+    this.compare('pages that the NX mitigation made', mmu.possibleNxPages.length, splits);
     this.compare('indirect pages', mmu.indirectShadowPages, indirect);
     this.compare('used pages', mmu.nUsedPages, this.pages.length);
     const tracked = this.countTracked();

@@ -7,11 +7,13 @@ import { type AllowedNetwork, parseNetwork } from './allowed-network.ts';
 import { CliError } from './cli-error.ts';
 import { FileDisk } from './file-disk.ts';
 import { OverlayDisk } from './overlay-disk.ts';
+import { parseShare } from './shared-folder.ts';
 
 export interface DeviceFlags {
   readonly disk?: readonly string[];
   readonly rng?: string | true;
   readonly net?: string | true;
+  readonly share?: string;
   readonly balloon?: boolean;
   readonly console: string;
 }
@@ -21,6 +23,7 @@ export function deviceOptions(flags: DeviceFlags): DeviceOptions & { readonly ne
     disks: (flags.disk ?? []).map(openDisk),
     rngSeed: flags.rng === undefined ? undefined : flags.rng === true ? 1 : parseSeed(flags.rng),
     network: flags.net === undefined ? undefined : parseNetwork(flags.net),
+    share: flags.share === undefined ? undefined : parseShare(flags.share),
     balloon: flags.balloon,
     virtioConsole: flags.console === 'virtio',
   };

@@ -286,7 +286,7 @@ describe('five levels', () => {
     for (const tdpMmu of [false, true]) {
       const built = buildVm({ ept, hostLevels, guestMaxphyaddr, tdpMmu, level: 1 });
       const { vm, vcpu } = built;
-      for (const kind of [READ, WRITE, FETCH]) vcpu.touchPage(3, kind);
+      for (const kind of [READ, WRITE, FETCH]) for (const gfn of [3, 1000]) vcpu.touchPage(gfn, kind);
       expect(roleLevel(vcpu.mmu.rootRole)).toBe(levels);
       built.setFlags(LOG);
       vcpu.touchPage(3, WRITE);

@@ -17,6 +17,7 @@ export { HostMm, type Region } from '../mem/host/host-mm.ts';
 export type { HostMemory, HostNotifier } from '../mem/host-memory.ts';
 export { VCPU_STAT_NAMES, VM_STAT_NAMES } from '../trace/stats.ts';
 export { TRACEPOINTS } from '../trace/tracepoints.ts';
+import { KERNEL_6_1 } from '../mmu/kernel-version.ts';
 export { Tracer } from '../trace/tracer.ts';
 export { type Sregs, Vcpu, type VcpuExit } from './vcpu.ts';
 export * from './vm.ts';
@@ -29,6 +30,6 @@ export class Kvm {
 
   /** 0 for what isn't there. @kvm KVM_CHECK_EXTENSION */
   checkExtension(capability: number): number {
-    return checkExtension(capability);
+    return checkExtension({ kernel: KERNEL_6_1, tdp: true }, capability);
   }
 }

@@ -19,7 +19,7 @@ import {
 } from '../mmu/dirty-log.ts';
 import { awaitNotifiers, awaitReaders, LOCK_SLOTS, lock, unlock } from '../mmu/lock.ts';
 import { flushRemoteTlbsRange, type Mmu } from '../mmu/mmu.ts';
-import { changeMmuPages, zapAllFast } from '../mmu/page-zap.ts';
+import { changeMmuPages, zapAllFast, zapSlot } from '../mmu/page-zap.ts';
 import { RACE_BEFORE_FLUSH, race } from '../mmu/race.ts';
 import { MMIO_GEN_MASK } from '../mmu/spte.ts';
 import {
@@ -31,7 +31,7 @@ import {
   MEMSLOT_INVALID,
   MemSlot,
 } from '../mem/memslots.ts';
-import { USER_MEM_SLOTS } from './capabilities.ts';
+import { QUIRK_SLOT_ZAP_ALL, USER_MEM_SLOTS } from './capabilities.ts';
 
 /**
  * Arguments as in struct kvm_userspace_memory_region; sizes and addresses in bytes. Beyond 2^53 only a bigint is exact.
@@ -201,7 +201,8 @@ function applyLogging(mmu: Mmu, old: MemSlot, slot: MemSlot): void {
 function invalidateSlot(mmu: Mmu, old: MemSlot): MemSlot {
   const gone = copyOf(old, old.flags | MEMSLOT_INVALID);
   swapSlots(mmu, old, gone);
-  zapAllFast(mmu);
+  if (mmu.disabledQuirks & QUIRK_SLOT_ZAP_ALL) zapSlot(mmu, old);
+  else zapAllFast(mmu);
   return gone;
 }
 

@@ -489,7 +489,8 @@ export class ScriptedCpu {
   }
 
   private gateOffset(gate: number): number {
-    return (this.peek(gate) & 0xffff) | (this.peek(gate + 4) & ~0xffff);
+    const low = this.peek(gate) & 0xffff;
+    return low | (this.peek(gate + 4) & ~0xffff);
   }
 
   /** An access of the CPU's own to a descriptor table, as supervisor. */

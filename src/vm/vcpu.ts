@@ -8,6 +8,7 @@
  * Source: Linux 6.1 x86.c vcpu_enter_guest, kvm_arch_vcpu_ioctl_run; svm.c.
  */
 import { VMX_EXIT_EPT_MISCONFIG, VMX_EXIT_EPT_VIOLATION, VMX_EXIT_PML_FULL } from '../arch/ept.ts';
+import { checkU64 } from '../base/argument.ts';
 import { EFAULT, EINTR, EINVAL, KvmError } from '../base/errno.ts';
 import type { CpuModel } from '../hw/cpu-model.ts';
 import type { Tlb } from '../hw/tlb.ts';
@@ -19,6 +20,7 @@ import { LOCK_SRCU, lock, unlock } from '../mmu/lock.ts';
 import type { Mmu } from '../mmu/mmu.ts';
 import { RET_PF_EMULATE, RET_PF_INVALID } from '../mmu/page-fault.ts';
 import { unprotectPage } from '../mmu/page-zap.ts';
+import { mapTdpPage } from '../mmu/prefault.ts';
 import { RACE_ENTRY, race } from '../mmu/race.ts';
 import {
   REQ_LOAD_MMU_PGD,
@@ -234,6 +236,32 @@ export class Vcpu {
       if (result <= 0) return result;
     }
     return -EINTR;
+  }
+
+  /**
+   * Maps guest memory ahead of time; what is left of the range if it couldn't all be mapped. Throws a KvmError if nothing
+   * could: ENOENT where there is no memory, EOPNOTSUPP under shadow paging. @kvm KVM_PRE_FAULT_MEMORY
+   */
+  preFaultMemory(gpa: number | bigint, bytes: number | bigint, flags = 0): { gpa: bigint; bytes: bigint } {
+    const range = { gpa: checkU64(gpa, 'address'), bytes: checkU64(bytes, 'size') };
+    const aligned = range.gpa % 4096n === 0n && range.bytes % 4096n === 0n;
+    const end = BigInt.asUintN(64, range.gpa + range.bytes);
+    if (!this.vm.kernel.preFault || flags !== 0 || !aligned || end <= range.gpa)
+      throw new KvmError(EINVAL, `pre-faulting ${range.bytes} bytes at 0x${range.gpa.toString(16)}`);
+    lock(LOCK_SRCU);
+    for (let first = true; range.bytes > 0n; first = false) {
+      const pages = mapTdpPage(this.vm, this.mmu, Number(range.gpa >> 12n));
+      if (pages < 0 && first) {
+        unlock(LOCK_SRCU);
+        throw new KvmError(-pages, `0x${range.gpa.toString(16)} can't be mapped`);
+      }
+      if (pages < 0) break;
+      const done = BigInt(pages) << 12n < range.bytes ? BigInt(pages) << 12n : range.bytes;
+      range.gpa += done;
+      range.bytes -= done;
+    }
+    unlock(LOCK_SRCU);
+    return range;
   }
 
   /**

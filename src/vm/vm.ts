@@ -11,6 +11,7 @@ import { DirtyRings } from '../mmu/dirty-rings.ts';
 import type { KernelVersion } from '../mmu/kernel-version.ts';
 import { flushRemoteTlbs, Mmu } from '../mmu/mmu.ts';
 import { MmuNotifier } from '../mmu/notifier.ts';
+import { DEFAULT_RECOVERY_RATIO, recoverNxHugePages } from '../mmu/nx-recovery.ts';
 import { changeMmuPages, zapAllFast } from '../mmu/page-zap.ts';
 import type { Bugs } from '../mmu/bugs.ts';
 import type { Policy } from '../mmu/policy.ts';
@@ -19,6 +20,8 @@ import { verify } from '../mmu/verify.ts';
 import { Tracer } from '../trace/tracer.ts';
 import {
   CAP_DIRTY_LOG_RING,
+  CAP_DISABLE_QUIRKS,
+  CAP_DISABLE_QUIRKS2,
   CAP_DIRTY_LOG_RING_ACQ_REL,
   CAP_MANUAL_DIRTY_LOG_PROTECT2,
   CAP_VM_DISABLE_NX_HUGE_PAGES,
@@ -32,6 +35,9 @@ import { Vcpu } from './vcpu.ts';
 
 export {
   CAP_DIRTY_LOG_RING,
+  CAP_DISABLE_QUIRKS,
+  CAP_DISABLE_QUIRKS2,
+  QUIRK_SLOT_ZAP_ALL,
   CAP_MANUAL_DIRTY_LOG_PROTECT2,
   CAP_VM_DISABLE_NX_HUGE_PAGES,
 } from './capabilities.ts';
@@ -148,7 +154,7 @@ export class Vm {
 
   /** 0 for what isn't there. @kvm KVM_CHECK_EXTENSION */
   checkExtension(capability: number): number {
-    return checkExtension(capability);
+    return checkExtension(this.mmu, capability);
   }
 
   /**
@@ -162,7 +168,22 @@ export class Vm {
     if (cap === CAP_MANUAL_DIRTY_LOG_PROTECT2) this.setManualProtect(value);
     else if (cap === CAP_VM_DISABLE_NX_HUGE_PAGES) this.disableNxHugePages(value);
     else if (cap === CAP_DIRTY_LOG_RING || cap === CAP_DIRTY_LOG_RING_ACQ_REL) this.enableRings(value);
+    else if (cap === CAP_DISABLE_QUIRKS || cap === CAP_DISABLE_QUIRKS2) this.disableQuirks(cap, value);
     else throw new KvmError(EINVAL, `capability ${cap}`);
+  }
+
+  /** Quirks that are off once stay off. */
+  private disableQuirks(cap: number, value: bigint): void {
+    const valid = BigInt(this.mmu.kernel.validQuirks);
+    if (cap === CAP_DISABLE_QUIRKS2 && (value & ~valid) !== 0n)
+      throw new KvmError(EINVAL, `quirks 0x${value.toString(16)}`);
+    this.mmu.disabledQuirks |= Number(value & valid);
+  }
+
+  /** What the kernel's worker does once; its period: `recoveryPeriodMs`. @kvm kvm_nx_huge_page_recovery_worker */
+  recoverNxHugePages(ratio = DEFAULT_RECOVERY_RATIO): void {
+    if (!Number.isInteger(ratio) || ratio < 0) throw new KvmError(EINVAL, `a recovery ratio of ${ratio}`);
+    recoverNxHugePages(this.mmu, ratio);
   }
 
   /** @kvm kvm_vm_ioctl_enable_dirty_log_ring */

@@ -26,6 +26,11 @@ function roundGfn(gfn: number, level: number): number {
   return gfn & -pagesPerLevel(level);
 }
 
+/** Frames lie below 2^31, so a fifth level's first entry leads to all of them. */
+function indexOfGfn(gfn: number, level: number): number {
+  return level === MAX_LEVELS ? 0 : (gfn >>> (9 * (level - 1))) & LAST_INDEX;
+}
+
 export class TdpIter {
   /** First frame that the entry at hand maps. */
   gfn = 0;
@@ -47,6 +52,17 @@ export class TdpIter {
   private minLevel = 1;
   /** Table by level. */
   private readonly path = new Int32Array(MAX_LEVELS + 1);
+
+  /** At one entry, without a walk. */
+  at(mmu: Mmu, sptep: number, gfn: number, level: number, asId: number): void {
+    this.sptep = sptep;
+    this.gfn = gfn;
+    this.level = level;
+    this.asId = asId;
+    this.valid = true;
+    this.yielded = false;
+    this.reread(mmu);
+  }
 
   /** From the entry of `gfn` in `root` on; levels below `minLevel` are not entered. @kvm tdp_iter_start */
   start(mmu: Mmu, root: number, minLevel: number, gfn: number): void {
@@ -93,7 +109,7 @@ export class TdpIter {
 
   /** @kvm tdp_iter_refresh_sptep */
   private refresh(mmu: Mmu): void {
-    const index = (this.gfn >>> (9 * (this.level - 1))) & LAST_INDEX;
+    const index = indexOfGfn(this.gfn, this.level);
     this.sptep = (this.path[this.level] << 9) | index;
     this.reread(mmu);
   }
@@ -125,7 +141,7 @@ export class TdpIter {
   private stepUp(): void {
     this.level++;
     this.gfn = roundGfn(this.gfn, this.level);
-    const index = (this.gfn >>> (9 * (this.level - 1))) & LAST_INDEX;
+    const index = indexOfGfn(this.gfn, this.level);
     this.sptep = (this.path[this.level] << 9) | index;
   }
 }

@@ -90,7 +90,8 @@ function mapTargetLevel(mmu: Mmu, vcpu: MmuVcpu, fault: PageFault, it: TdpIter):
     newLo = mmioSpteLo(mmu.format, it.gfn, ACC_ALL, generation);
     newHi = mmioSpteHi(mmu.format, it.gfn, generation);
   } else {
-    wrprot = makeSpte(mmu, sp, it.level, slot, ACC_ALL, it.gfn, fault.pfn, it.oldLo, false, true, fault.mapWritable);
+    const { pfn, prefetch, mapWritable } = fault;
+    wrprot = makeSpte(mmu, sp, it.level, slot, ACC_ALL, it.gfn, pfn, it.oldLo, prefetch, true, mapWritable);
     newLo = mmu.spteLo;
     newHi = mmu.spteHi;
   }

@@ -7,7 +7,7 @@ import type { MemSlot } from '../../mem/memslots.ts';
 import { maxMappingLevel } from '../level.ts';
 import { LOCK_SHARED, lock, unlock } from '../lock.ts';
 import type { Mmu } from '../mmu.ts';
-import { isInvalidRole } from '../role.ts';
+import { isInvalidRole, roleAddressSpace } from '../role.ts';
 import { isLast, isShadowPresent } from '../spte.ts';
 import { rcuReadLock, rcuReadUnlock } from './rcu.ts';
 import { TdpIter } from './tdp-iter.ts';
@@ -45,6 +45,14 @@ export function zapLeafs(mmu: Mmu, start: number, end: number, flush: boolean): 
   for (let root = nextRoot(mmu, 0, false); root !== 0; root = nextRoot(mmu, root, false))
     due = zapLeafsOfRoot(mmu, root, start, end, due);
   return due;
+}
+
+/** Takes one table, which is no root, out of the tree with all below it. A flush is due. @kvm kvm_tdp_mmu_zap_sp */
+export function zapTdpPage(mmu: Mmu, sp: number): void {
+  const { pages } = mmu;
+  const it = new TdpIter();
+  it.at(mmu, pages.parents[sp], pages.gfn[sp], pages.level(sp) + 1, roleAddressSpace(pages.role[sp]));
+  setSpte(mmu, it, 0, 0);
 }
 
 /** Everything below a root: level by level, so that nothing takes long. No flush. @kvm tdp_mmu_zap_root */

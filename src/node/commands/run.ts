@@ -106,6 +106,7 @@ export function register(program: Command): void {
       '--net [allow]',
       'a network card; allow=ADDRESS:PORT,... are the TCP addresses that the guest may connect to',
     )
+    .option('--share <folder>', "a folder of the host's by 9P, tag host; FOLDER[,rw], read-only without rw")
     .option('--rng [seed]', 'an entropy device; the same seed, the same numbers')
     .option('--balloon', 'a balloon, empty at first')
     .addOption(

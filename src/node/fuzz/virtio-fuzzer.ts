@@ -8,8 +8,10 @@ import { Board } from '../../dev/board.ts';
 import type { GuestMemory } from '../../dev/guest-memory.ts';
 import { MAX_VIEW_BYTES } from '../../dev/guest-memory.ts';
 import { UserNet } from '../../dev/net/user-net.ts';
+import type { FileInfo, FolderPort } from '../../dev/p9/folder-port.ts';
 import { PCI_WINDOW_GPA } from '../../dev/pci/pci-host.ts';
 import { MemoryDisk, SnapshotDisk } from '../../dev/virtio/memory-disk.ts';
+import { Virtio9p } from '../../dev/virtio/virtio-9p.ts';
 import { VirtioBalloon } from '../../dev/virtio/virtio-balloon.ts';
 import { VirtioBlk } from '../../dev/virtio/virtio-blk.ts';
 import { VirtioConsole } from '../../dev/virtio/virtio-console.ts';
@@ -66,11 +68,46 @@ class GuardedMemory implements GuestMemory {
 
 const NO_NETWORK = { connect: () => null, onActivity: () => {}, close: () => {} };
 
+const INFO: FileInfo = {
+  mode: 0o100644,
+  inode: 1,
+  uid: 0,
+  gid: 0,
+  links: 1,
+  bytes: 9,
+  blocks: 1,
+  accessedMs: 0,
+  modifiedMs: 0,
+  changedMs: 0,
+};
+
+/** A folder in which every name is there. */
+const ANY_FOLDER: FolderPort = {
+  isReadonly: false,
+  root: () => 1,
+  walk: () => 1,
+  copy: () => 1,
+  release: () => {},
+  stat: () => INFO,
+  open: () => 0,
+  read: (_node, _at, into) => into.fill(1).length,
+  write: (_node, _at, from) => from.length,
+  list: () => Array.from({ length: 9 }, (_, i) => ({ ...INFO, name: 'x'.repeat(i * 30) })),
+  readlink: () => '../link',
+  create: () => 1,
+  mkdir: () => 0,
+  unlink: () => 0,
+  rename: () => 0,
+  truncate: () => 0,
+  sync: () => 0,
+};
+
 const DEVICES: readonly (readonly [name: string, make: (host: VirtioHost) => VirtioDevice])[] = [
   ['blk', (host) => new VirtioBlk(host, new SnapshotDisk(new MemoryDisk(new Uint8Array(65536).fill(7))), 'disk')],
   ['rng', (host) => new VirtioRng(host, 1)],
   ['console', (host) => new VirtioConsole(host, { writeByte: () => {} })],
   ['net', (host) => new VirtioNet(host, new UserNet(NO_NETWORK, host.clock))],
+  ['9p', (host) => new Virtio9p(host, ANY_FOLDER, 'host')],
   ['balloon', (host) => new VirtioBalloon(host)],
 ];
 
@@ -164,7 +201,10 @@ class MaliciousGuest {
     const count = 1 + prng.int(prng.chance(0.9) ? 6 : size);
     for (let i = 0; i < count; i++) this.descriptor(desc + (i % 64) * 16, i, count, size);
     this.put(0x20000, prng.pick([0, 1, 4, 8, this.value()]), 4);
-    this.put(0x20008, prng.pick([0, 3, 127, this.value()]), 4);
+    this.put(0x20004, prng.pick([100, 104, 104, 110, 12, 116, 40, 24, 22, 8, 120, prng.int(256)]), 1);
+    this.put(0x20007, prng.int(3), 4);
+    if (prng.chance(0.5)) this.put(0x2000b, prng.int(70000), 4);
+    else this.put(0x20008, prng.pick([0, 3, 127, this.value()]), 4);
     this.put(avail + 4 + 2 * (this.avail % size), prng.chance(0.9) ? 0 : prng.int(65536), 2);
     this.avail += prng.chance(0.95) ? 1 : prng.int(65536);
     this.put(avail + 2, this.avail, 2);

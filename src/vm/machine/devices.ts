@@ -1,7 +1,9 @@
 /** The virtio devices of a machine, as its owner asks for them: one slot of the PCI bus each, in the order below. */
 import type { NetworkPort } from '../../dev/net/network-port.ts';
 import { UserNet } from '../../dev/net/user-net.ts';
+import type { FolderPort } from '../../dev/p9/folder-port.ts';
 import type { ByteSink } from '../../dev/uart-16550.ts';
+import { Virtio9p } from '../../dev/virtio/virtio-9p.ts';
 import { VirtioBalloon } from '../../dev/virtio/virtio-balloon.ts';
 import { type DiskPort, VirtioBlk } from '../../dev/virtio/virtio-blk.ts';
 import { VirtioConsole } from '../../dev/virtio/virtio-console.ts';
@@ -16,6 +18,8 @@ export interface DeviceOptions {
   readonly rngSeed?: number;
   /** A network card on a user-mode network, whose connections go through the port. */
   readonly network?: NetworkPort;
+  /** A folder of the host's, by 9P; its tag is `host`. */
+  readonly share?: FolderPort;
   /** A balloon, empty at first. */
   readonly balloon?: boolean;
   /** A console besides the serial port (/dev/hvc0), which gets what is typed. */
@@ -39,6 +43,7 @@ export function attachDevices(pc: Pc, options: DeviceOptions, output: ByteSink):
   if (balloon !== null) board.addVirtio(balloon);
   const net = options.network === undefined ? null : new UserNet(options.network, board.clock);
   if (net !== null) board.addVirtio(new VirtioNet(host, net));
+  if (options.share !== undefined) board.addVirtio(new Virtio9p(host, options.share, 'host'));
   const terminal = options.virtioConsole === true ? new VirtioConsole(host, output) : null;
   if (terminal !== null) board.addVirtio(terminal);
   return { terminal, balloon, net };

@@ -256,7 +256,7 @@ function scriptOf(image: GuestImage, npt: boolean, slots: readonly SlotSpec[]): 
 }
 
 function machineOf({ vcpus = 1, manual = 0, mmuPages = 0 }: GuestOptions): Machine {
-  return { vcpus, manual, mmuPages, unpopulated: [], writes: [] };
+  return { vcpus, manual, mmuPages, ring: 0, unpopulated: [], writes: [] };
 }
 
 export function buildGuest(options: GuestOptions = {}): Guest {

@@ -55,6 +55,16 @@ export function planOf(seed: number, policy: Policy): WorldPlan {
   return { ...plan, kernel, paging: isTdpMmu ? 'tdp-mmu' : paging };
 }
 
+/** The same with nested paging in EPT's format: with A and D or without, with the CPU's log or without, of 4 levels or 5. */
+export function eptPlanOf(seed: number, policy: Policy): WorldPlan {
+  const random = new Prng(seed * 37 + 11);
+  const plan = planOf(seed, policy);
+  const ad = random.chance(2 / 3);
+  const paging = random.pick(['tdp', 'tdp-mmu'] as const);
+  const ept = { ad, executeOnly: random.chance(1 / 2), pml: ad && random.chance(2 / 3) };
+  return { ...plan, paging, ept, levels: random.pick([4, 5] as const) };
+}
+
 class OpSource {
   private readonly random: Prng;
   private readonly total = WEIGHTS.reduce((a, b) => a + b);
@@ -73,10 +83,15 @@ class OpSource {
 }
 
 /** Runs machines with seeds from `firstSeed` on until `steps` steps are done. Throws at the first difference. */
-export function runSteps(policy: Policy, firstSeed: number, steps: number): RunResult {
+export function runSteps(
+  policy: Policy,
+  firstSeed: number,
+  steps: number,
+  makePlan: (seed: number, policy: Policy) => WorldPlan = planOf,
+): RunResult {
   const result: RunResult = { steps: 0, lost: 0, cutShort: 0 };
   for (let seed = firstSeed; result.steps < steps; seed++) {
-    const world = new World(planOf(seed, policy));
+    const world = new World(makePlan(seed, policy));
     if (!runWorld(world, seed)) result.cutShort++;
     result.steps += world.steps;
     result.lost += world.lost;

@@ -4,7 +4,17 @@ import { isObsolete } from '../../mmu/mmu.ts';
 import { REQ_TLB_FLUSH, REQ_TLB_FLUSH_CURRENT, REQ_TLB_FLUSH_GUEST } from '../../mmu/requests.ts';
 import { childOf } from '../../mmu/shadow-pages.ts';
 import { spteIndex } from '../../mmu/shadow-walk.ts';
-import { isLast, isShadowPresent, pfnOf, SPTE_NX_HI, SPTE_U, SPTE_W } from '../../mmu/spte.ts';
+import {
+  hasAccessedDirty,
+  isAccessTracked,
+  isExecutable,
+  isLast,
+  isMmuWritable,
+  isShadowPresent,
+  pfnOf,
+  restoredLo,
+  SPTE_W,
+} from '../../mmu/spte.ts';
 import type { Vm } from '../vm.ts';
 import { CODE_GFN, PAGE, USER_CODE, VAS } from './guest-image.ts';
 import type { GuestModel } from './guest-model.ts';
@@ -84,9 +94,10 @@ export class TlbCheck {
 
   /** Do the MMU's tables lead from the address to the frame, with at least these rights? */
   private grants(root: number, lo: number, hi: number, pfn: number, attr: number): boolean {
-    const { words } = this.vm.mmu.arena;
+    const { arena, format, pages } = this.vm.mmu;
+    const { words } = arena;
     let table = root;
-    for (let level = 4; ; level--) {
+    for (let level = pages.level(root); ; level--) {
       const at = (table << 10) | (2 * spteIndex(lo, hi, level));
       const entryLo = words[at];
       const entryHi = words[at + 1];
@@ -97,9 +108,14 @@ export class TlbCheck {
       }
       const inside = (1 << (9 * (level - 1))) - 1;
       if ((pfnOf(entryLo, entryHi) & ~inside) + ((lo >>> 12) & inside) !== pfn) return false;
-      if (attr & ATTR_W && !(entryLo & SPTE_W)) return false;
-      if (attr & ATTR_U && !(entryLo & SPTE_U)) return false;
-      return (attr & ATTR_NX) !== 0 || !(entryHi & SPTE_NX_HI);
+      // Access tracking takes rights away without a flush, and gives W back last: a TLB may keep what it has.
+      const tracked = isAccessTracked(format, entryLo, entryHi);
+      const rights = tracked ? restoredLo(format, entryLo, entryHi) : entryLo;
+      const keepsWrite = !hasAccessedDirty(entryHi) && isMmuWritable(format, entryLo, entryHi);
+      const mayWrite = (rights & SPTE_W) !== 0 || keepsWrite;
+      if (attr & ATTR_W && !mayWrite) return false;
+      if (attr & ATTR_U && !(rights & format.userLo)) return false;
+      return (attr & ATTR_NX) !== 0 || isExecutable(format, rights, entryHi);
     }
   }
 }

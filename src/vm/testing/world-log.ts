@@ -3,6 +3,7 @@
  * ioctls report.
  */
 import { DirtyModel } from '../../oracle/dirty-model.ts';
+import { kickAll } from '../../mmu/mmu.ts';
 import type { Vm } from '../vm.ts';
 import { CODE_GFN, ENTRIES, FIRST_TABLE, LAST_TABLE, LOW_HOST_PAGE, SLOT_PLANS } from './guest-image.ts';
 import { END_MEMORY, type Ending, type GuestModel } from './guest-model.ts';
@@ -32,6 +33,8 @@ export class WorldLog {
     const log = this.logs[slot];
     if (!log.on || this.plan.hostile) return;
     log.write(rel);
+    // What the CPU keeps to itself is in the log as soon as it leaves the guest.
+    if (this.vm.mmu.cpuDirtyLogSize !== 0) kickAll(this.vm.mmu);
     const bitmap = this.bitmapOf(slot);
     if (bitmap !== null && bitmap[rel >>> 5] & (1 << (rel & 31))) return;
     this.lose(`page ${rel} of slot ${slot} was written and is not in the log`);

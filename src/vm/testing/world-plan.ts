@@ -1,6 +1,7 @@
 /** What kind of machine a world of the model-based tests is, and what can be done to it. */
 import type { TlbPreference } from '../../hw/adversarial-tlb.ts';
 import type { KernelVersion } from '../../mmu/kernel-version.ts';
+import type { EptFeatures } from '../../mmu/spte-format.ts';
 import type { Policy } from '../../mmu/policy.ts';
 
 export interface WorldPlan {
@@ -9,6 +10,10 @@ export interface WorldPlan {
   readonly kernel?: KernelVersion;
   /** `tdp`: nested paging by the rmap-based engine. */
   readonly paging: 'tdp' | 'tdp-mmu' | 'shadow';
+  /** Nested paging in EPT's format; with `pml` the CPU logs writes. */
+  readonly ept?: EptFeatures;
+  /** Of nested tables; 4 if absent. */
+  readonly levels?: 4 | 5;
   /** `touch`: no tables of its own, guest-physical accesses; nested paging only. */
   readonly guest: 'touch' | 'tables';
   /** Flat memory of 4 KiB or 2 MiB pages, or the model of Linux's memory management with THP. */
