@@ -2,7 +2,7 @@
  * kvm-unit-tests on our machine: KVM's own tests of what a guest sees, each under two-dimensional and under shadow paging.
  *
  *   npm run test:kvm-unit-tests -- FOLDER [--only NAME]... [--paging tdp,shadow] [--all] [--json] [--list] [--markdown FILE]
- *                                         [--timeout SECONDS] [--driver penumbra|qemu] [--logs FOLDER]
+ *                                         [--jobs N] [--timeout SECONDS] [--driver penumbra|qemu] [--logs FOLDER]
  *   npm run test:access -- FOLDER
  *
  * FOLDER (or $KVM_UNIT_TESTS) is a checkout that was configured for x86_64 or i386 and made: `./configure --arch=x86_64 && make`.
@@ -51,6 +51,8 @@ for (const paging of pagings) {
 }
 const timeoutS = Number(options.timeout ?? 0);
 if (!(timeoutS >= 0)) refuse(`--timeout ${options.timeout}: a number of seconds`);
+const jobs = Number(options.jobs);
+if (!(Number.isInteger(jobs) && jobs > 0)) refuse(`--jobs ${options.jobs}: a number of tests to run at a time`);
 const chosen = choose();
 
 if (options.list) {
@@ -61,17 +63,13 @@ if (options.list) {
 if (options.driver === 'penumbra') await setupOrExit();
 if (options.logs !== undefined) mkdirSync(options.logs, { recursive: true });
 
+const planned = chosen.flatMap((test) =>
+  pagings.filter((paging) => runsUnder(test, paging)).map((paging) => ({ test, paging })),
+);
 /** @type {Result[]} */
-const results = [];
-for (const test of chosen) {
-  for (const paging of pagings) {
-    const only = expectedOf(test)?.paging;
-    if (paging !== '-' && only !== undefined && !only.includes(paging)) continue;
-    const result = await run(test, paging);
-    results.push(result);
-    note(`${result.verdict.padEnd(4)}  ${test.name} ${paging}  ${result.seconds.toFixed(1)} s\n`);
-  }
-}
+const results = new Array(planned.length);
+let next = 0;
+await Promise.all(Array.from({ length: jobs }, work));
 if (options.markdown !== undefined) updateDocument(options.markdown, arch, results);
 console.log(options.json ? JSON.stringify(results, null, 1) : render());
 process.exitCode = results.some((result) => result.verdict === 'fail') ? 1 : 0;
@@ -87,6 +85,7 @@ function parseOptions() {
         timeout: { type: 'string' },
         logs: { type: 'string' },
         markdown: { type: 'string' },
+        jobs: { type: 'string', default: '1' },
         all: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
         list: { type: 'boolean', default: false },
@@ -95,6 +94,22 @@ function parseOptions() {
   } catch (error) {
     refuse(error instanceof Error ? error.message : String(error));
   }
+}
+
+/** Runs what is planned and nobody has begun, until nothing is left. */
+async function work() {
+  while (next < planned.length) {
+    const at = next++;
+    const { test, paging } = planned[at];
+    results[at] = await run(test, paging);
+    note(`${results[at].verdict.padEnd(4)}  ${test.name} ${paging}  ${results[at].seconds.toFixed(1)} s\n`);
+  }
+}
+
+/** @param {UnitTest} test @param {string} paging */
+function runsUnder(test, paging) {
+  const only = expectedOf(test)?.paging;
+  return paging === '-' || only === undefined || only.includes(paging);
 }
 
 /** @returns {UnitTest[]} */
