@@ -22,7 +22,7 @@ export class Pic8259 implements PortDevice, IrqSink {
   output = false;
   // One element a chip.
   readonly irr = new Uint8Array(2);
-  /** All masked at power-on: firmware would leave it so, and there is none. */
+  /** All masked at power-on. */
   readonly imr = new Uint8Array([0xff, 0xff]);
   readonly isr = new Uint8Array(2);
   readonly levels = new Uint8Array(2);

@@ -5,6 +5,7 @@ import { buildAcpiTables } from '../boot/acpi-tables.ts';
 import type { BootImage } from '../boot/boot-image.ts';
 import { buildE820 } from '../boot/e820.ts';
 import { loadKernel } from '../boot/kernel.ts';
+import { leaveFirmware } from './multiboot-firmware.ts';
 import type { Pc } from './pc.ts';
 import { loadRegisters } from './registers.ts';
 
@@ -21,6 +22,7 @@ export function bootPc(pc: Pc, files: BootFiles): BootImage {
   const map = buildE820(pc.ramBytes);
   const acpi = buildAcpiTables(pc.cpus.length);
   const image = loadKernel({ ...files, map, rsdpGpa: acpi.rsdpGpa });
+  if (image.kind === 'multiboot') leaveFirmware(pc.ram, pc.board.ports);
   for (const { gpa, bytes } of [acpi.write, ...image.writes]) pc.ram.set(bytes, gpa);
   const { cpu, unit, vm } = pc;
   loadRegisters(cpu, image.registers);
