@@ -106,6 +106,9 @@ function firstComplaint({ console: text, complaint }) {
   const telling =
     lines.find((line) => /\bFAIL\b/.test(line)) ??
     lines.find((line) => /unhandled|exception|abort|assert/i.test(line)) ??
-    complaint.trim().split('\n')[0];
+    complaint
+      .trim()
+      .split('\n')[0]
+      ?.replace(/^penumbra: \S+: /, '');
   return (telling || lines.at(-1) || 'said nothing').slice(0, 100);
 }
