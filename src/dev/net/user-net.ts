@@ -4,8 +4,8 @@
  *     10.0.2.15  the guest, by DHCP          10.0.2.2  the gateway; to connect to it is to connect to the host's 127.0.0.1
  *
  * ARP for every address of the network but the guest's own; ICMP echo of the gateway; TCP to what the port allows, else RST; other UDP
- * is unreachable. No names, no IPv6, nothing from outside. Own code, as the libraries for it are ports of lwIP with an event loop and a
- * clock of their own, and this room has neither.
+ * is unreachable. No names, no IPv6, nothing from outside. All of it moves by the guest's frames and the machine's clock alone, so that a
+ * run can be repeated; this room has no event loop.
  */
 import type { TimerClient, VirtualClock } from '../clock.ts';
 import { dhcpReply } from './dhcp.ts';
