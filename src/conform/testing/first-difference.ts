@@ -8,7 +8,8 @@ import { strip } from '../recording.ts';
 import { runScript } from '../run.ts';
 import { givenPack } from './given.ts';
 
-const packs = [...givenPack('6.1-core'), ...givenPack('6.1-random'), ...givenPack('6.1-host')];
+const SETS = ['6.1-core', '6.1-errors', '6.12-today', '6.12-core', '6.1-random', '6.12-random', '6.1-host'] as const;
+const packs = SETS.flatMap(givenPack);
 
 /** The first difference in a line, or undefined. */
 function judge(packed: (typeof packs)[number]): string | undefined {
