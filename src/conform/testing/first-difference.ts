@@ -1,15 +1,14 @@
 /**
- * The quickest judge of an engine: replays the committed recordings, shortest first, and ends at the first that differs.
+ * The quickest judge of an engine: replays the committed recordings, smallest packs first, and ends at the first that differs.
  * Run by scripts/mutations.mjs, which bundles it with a changed engine. Exit status 1: it differs, and how.
  */
 import { compareRecordings, formatDifference } from '../compare.ts';
 import { parseMachine } from '../machine.ts';
 import { strip } from '../recording.ts';
 import { runScript } from '../run.ts';
-import { givenPack } from './given.ts';
+import { allGiven } from './given.ts';
 
-const SETS = ['6.1-core', '6.1-errors', '6.12-today', '6.12-core', '6.1-random', '6.12-random', '6.1-host'] as const;
-const packs = SETS.flatMap(givenPack);
+const packs = allGiven();
 
 /** The first difference in a line, or undefined. */
 function judge(packed: (typeof packs)[number]): string | undefined {
