@@ -76,8 +76,7 @@ export function handleRearmed(
   level: number,
 ): void {
   if (mmu.trace.on) mmu.trace.emit(TP_TDP_SPTE_CHANGED, gfn, oldLo, hi, newLo, hi, level, asId);
-  const f = mmu.format;
-  if (isDirty(f, oldLo, hi) && !isDirty(f, newLo, hi)) mmu.host.markDirty(pfnOf(oldLo, hi));
+  if (isDirty(mmu.format, oldLo & ~newLo, hi)) mmu.host.markDirty(pfnOf(oldLo, hi));
 }
 
 /** Tells the host that a leaf's frame was used, if the entry knew and no longer does. @kvm handle_changed_spte_acc_track */

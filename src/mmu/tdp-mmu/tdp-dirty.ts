@@ -129,17 +129,18 @@ function clearMaskedOfRoot(mmu: Mmu, root: number, first: number, lo: number, hi
 function clearMasked32(mmu: Mmu, root: number, first: number, mask: number, wrprot: boolean): void {
   const asId = rootAddressSpace(mmu, root);
   const bit = wrprot ? SPTE_W : mmu.format.dirtyLo;
-  let table = 0;
-  for (let left = mask; left !== 0; left &= left - 1) {
-    const gfn = first + 31 - Math.clz32(left & -left);
-    // The first of these pages, or the first of another table's.
-    if (left === mask || (gfn & 511) === 0) table = smallTable(mmu, root, gfn);
+  let table = -1;
+  for (let gfn = first, left = mask; left !== 0; gfn++, left >>>= 1) {
+    if ((gfn & 511) === 0) table = -1;
+    if ((left & 1) === 0) continue;
+    if (table < 0) table = smallTable(mmu, root, gfn);
     if (table === 0) continue;
     const sptep = sptepAt(table, gfn & 511);
     const { words } = mmu.arena;
-    const oldLo = words[sptep << 1];
-    const taken = rearmBit(bit, words[(sptep << 1) + 1]);
-    if (isShadowPresent(oldLo) && (oldLo & taken) !== 0) rearmSpte(mmu, asId, sptep, gfn, taken);
+    const lo = words[sptep << 1];
+    const hi = words[(sptep << 1) + 1];
+    const taken = rearmBit(bit, hi);
+    if (isShadowPresent(lo) && (lo & taken) !== 0) rearmSpte(mmu, asId, sptep, gfn, hi, taken);
   }
 }
 

@@ -98,16 +98,15 @@ export function setSpteNoAccTrack(mmu: Mmu, it: TdpIter, newLo: number, newHi: n
 }
 
 /**
- * For collecting the log, holding the lock for writing: takes `bits`, W or D, from a present 4 KiB leaf.
- * @kvm tdp_mmu_set_spte_no_dirty_log
+ * For collecting the log, holding the lock for writing: takes `bits`, W or D, from a present 4 KiB leaf whose
+ * high word is `hi`. @kvm tdp_mmu_set_spte_no_dirty_log
  */
-export function rearmSpte(mmu: Mmu, asId: number, sptep: number, gfn: number, bits: number): void {
+export function rearmSpte(mmu: Mmu, asId: number, sptep: number, gfn: number, hi: number, bits: number): void {
   race(RACE_SPTE);
   const { words } = mmu.arena;
-  const oldLo = words[sptep << 1];
-  const newLo = oldLo & ~bits;
-  words[sptep << 1] = newLo;
-  handleRearmed(mmu, asId, gfn, oldLo, newLo, words[(sptep << 1) + 1], 1);
+  const lo = words[sptep << 1];
+  words[sptep << 1] = lo & ~bits;
+  handleRearmed(mmu, asId, gfn, lo, lo & ~bits, hi, 1);
 }
 
 /** Holding the lock for writing. @kvm _tdp_mmu_set_spte, __tdp_mmu_set_spte, kvm_tdp_mmu_write_spte */
