@@ -166,7 +166,8 @@ export class Cpu {
         return floatAssist(this, record, form);
       },
       // A single step is one step; and who counts accesses wants to end where he said.
-      bulk: (record, bytes, copies) => (record < this.#stepRecord && !counts ? bulk.run(record, bytes, copies !== 0) : 0),
+      bulk: (record, bytes, copies) =>
+        record < this.#stepRecord && !counts ? bulk.run(record, bytes, copies !== 0) : 0,
       find: (lo, hi) => this.#finder.find(lo, hi),
       link: (record) => this.#finder.link(record),
       guard: (record) => this.#finder.guard(record),

@@ -265,9 +265,7 @@ class MainFunction {
   #instructions(): (() => void)[] {
     return this.forms.hot.map((handler) => () => {
       const frame = { tlb: TLB, target: TARGET, base: BASE, counts: this.#counts };
-      handler.semantics(
-        new InterpreterStage(this.#f, this.layout, this.imports, this.#exits, handler.operands, frame),
-      );
+      handler.semantics(new InterpreterStage(this.#f, this.layout, this.imports, this.#exits, handler.operands, frame));
       this.#exits.next();
     });
   }
