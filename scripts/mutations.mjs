@@ -207,9 +207,7 @@ async function main() {
     },
   });
   const known = mutants();
-  const all = known
-    .filter(({ key }) => values.only.some((text) => key.includes(text)))
-    .slice(Number(values.from));
+  const all = known.filter(({ key }) => values.only.some((text) => key.includes(text))).slice(Number(values.from));
   if (values.list) {
     for (const { file, line, call, replacement } of all) console.log(`${file}:${line}  ${call} -> ${replacement}`);
     console.log(`${all.length} mutants`);
