@@ -258,31 +258,6 @@ describe.each(ENGINES)('page-modification logging under the %s', (_name, tdpMmu)
     expectSound(vm);
   });
 
-  it("takes D from every entry of a page, but W from a nested guest's, and from one without D, which tells the host", () => {
-    if (tdpMmu) return;
-    const built = build();
-    const { vm, vcpu } = built;
-    const { mmu } = vm;
-    for (const gfn of [3, 4, 5]) vcpu.touchPage(gfn, WRITE);
-    const entries = [3, 4, 5].map((gfn) => entryAt(vm, vcpu, gfn * 4096).sptep);
-    const { words } = mmu.arena;
-    words[(entries[1] << 1) + 1] |= SPTE_AD_WRPROT_ONLY_HI;
-    words[(entries[2] << 1) + 1] |= SPTE_AD_DISABLED_HI;
-    // As if all of them mapped frame 3.
-    const [heads] = mmu.slots[0].byId(0)!.rmap;
-    for (const sptep of entries.slice(1)) mmu.lists.add(heads, 3, sptep);
-    const markDirty = vi.spyOn(mmu.host, 'markDirty');
-    expect(rmapClearDirty(mmu, heads, 3)).toBe(true);
-    expect(entries.map((sptep) => words[sptep << 1] & (SPTE_W | mmu.format.dirtyLo))).toEqual([
-      SPTE_W,
-      mmu.format.dirtyLo,
-      mmu.format.dirtyLo,
-    ]);
-    const pfns = [3, 5].map((gfn) => pfnOf(entryAt(vm, vcpu, gfn * 4096).lo, entryAt(vm, vcpu, gfn * 4096).hi));
-    expect(markDirty.mock.calls.flat()).toEqual(pfns);
-    expect(rmapClearDirty(mmu, heads, 3)).toBe(false);
-  });
-
   it('logs from the first CLEAR on where the log starts all ones', () => {
     const built = build({ level: 2, manual: 3, pages: 512 });
     const { vm, vcpu } = built;
@@ -319,6 +294,29 @@ describe.each(ENGINES)('page-modification logging under the %s', (_name, tdpMmu)
     expect(errnoOf(() => vm.enableCap(CAP_DIRTY_LOG_RING, 8192))).toBe(EINVAL);
     expect(errnoOf(() => vm.enableCap(CAP_DIRTY_LOG_RING, 16384))).toBe(0);
   });
+});
+
+it("collecting a page takes D from each of its entries, but W from a nested guest's, and from one without D, which tells the host", () => {
+  const { vm, vcpu } = buildVm({ ept: PML, level: 1 });
+  const { mmu } = vm;
+  for (const gfn of [3, 4, 5]) vcpu.touchPage(gfn, WRITE);
+  const entries = [3, 4, 5].map((gfn) => entryAt(vm, vcpu, gfn * 4096).sptep);
+  const { words } = mmu.arena;
+  words[(entries[1] << 1) + 1] |= SPTE_AD_WRPROT_ONLY_HI;
+  words[(entries[2] << 1) + 1] |= SPTE_AD_DISABLED_HI;
+  // As if all of them mapped frame 3.
+  const [heads] = mmu.slots[0].byId(0)!.rmap;
+  for (const sptep of entries.slice(1)) mmu.lists.add(heads, 3, sptep);
+  const markDirty = vi.spyOn(mmu.host, 'markDirty');
+  expect(rmapClearDirty(mmu, heads, 3)).toBe(true);
+  expect(entries.map((sptep) => words[sptep << 1] & (SPTE_W | mmu.format.dirtyLo))).toEqual([
+    SPTE_W,
+    mmu.format.dirtyLo,
+    mmu.format.dirtyLo,
+  ]);
+  const pfns = [3, 5].map((gfn) => pfnOf(entryAt(vm, vcpu, gfn * 4096).lo, entryAt(vm, vcpu, gfn * 4096).hi));
+  expect(markDirty.mock.calls.flat()).toEqual(pfns);
+  expect(rmapClearDirty(mmu, heads, 3)).toBe(false);
 });
 
 describe('five levels', () => {
