@@ -35,6 +35,8 @@ export interface Exploration {
   readonly transitions: number;
   /** Steps of the longest of the shortest schedules. */
   readonly depth: number;
+  /** Numbers of the states in which all threads have come to their end, in order. */
+  readonly ends: readonly number[];
   /** What is wrong, and a shortest schedule that shows it; null: nothing. */
   readonly violation: { readonly what: string; readonly schedule: readonly Step[] } | null;
 }
@@ -161,6 +163,7 @@ export function explore(
   const from: number[] = [];
   const to: number[] = [];
   const ends: number[] = [];
+  const numbers: number[] = [];
 
   const scheduleTo = (state: number): Step[] => {
     const schedule: Step[] = [];
@@ -172,10 +175,12 @@ export function explore(
     states: parents.length,
     transitions: from.length,
     depth: depths[depths.length - 1],
+    ends: ends.map((state) => numbers[state]).sort((a, b) => a - b),
     violation: what === '' ? null : { what, schedule },
   });
 
-  known.set(explorer.number(), 0);
+  numbers.push(explorer.number());
+  known.set(numbers[0], 0);
   for (let state = 0; state < parents.length; state++) {
     const schedule = scheduleTo(state);
     const come = (): void => {
@@ -199,6 +204,7 @@ export function explore(
           if (next === undefined) {
             next = parents.length;
             known.set(number, next);
+            numbers.push(number);
             parents.push(state);
             steps.push(thread * WAYS + way);
             depths.push(depths[state] + 1);
