@@ -169,8 +169,9 @@ function tableOf(verdicts) {
   const configurations = [...new Set(verdicts.map(({ configuration }) => configuration))];
   const field = (/** @type {string} */ preset, /** @type {string} */ configuration) => {
     const verdict = verdicts.find((one) => one.preset === preset && one.configuration === configuration);
-    const states = verdict?.states.toLocaleString('en');
-    return verdict?.violation == null ? states : `**${verdict.violation.split(':')[0]}** after ${states}`;
+    if (verdict === undefined) return '';
+    const states = verdict.states.toLocaleString('en');
+    return verdict.violation === null ? states : `**${verdict.violation.split(':')[0]}** after ${states}`;
   };
   const row = (/** @type {unknown[]} */ fields) => `| ${fields.join(' | ')} |\n`;
   return [

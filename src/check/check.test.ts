@@ -98,7 +98,6 @@ describe('the checker finds bugs that KVM had:', () => {
   it.each([
     ['linux-6.1', 'readOnlyLargeStays', START_ONE, 'STUCK'],
     ['linux-6.1', 'mmioInInvalidSlot', DELETE_ONE, 'an access fails though its slot is there'],
-    ['linux-6.12-tdp', 'mmioInInvalidSlot', DELETE_ONE, 'which is gone'],
   ] satisfies [string, BugName, Configuration, string][])('%s with %s', async (preset, bug, configuration, what) => {
     const world = (await interleaved('src/check/world.ts')) as InterleavedWorld;
     const engine = { ...presetNamed(preset), bugs: withBugs(bug) };
