@@ -38,9 +38,9 @@ export const RACE_TDP_SPIN = 13;
 export const RACE_LOG_WORD = 14;
 
 /** `_at`: the entry that is about to change (an sptep), or the word of the log; 0: no one in particular. */
-export function race(_point: number, _at = 0): void {}
+export function race(_point: number, _at?: number): void {}
 
 /** Does somebody wait for the lock or the CPU, so that a walk must give way here? Never in production. */
-export function yields(_point: number, _at = 0): boolean {
+export function yields(_point: number, _at?: number): boolean {
   return false;
 }
