@@ -198,6 +198,9 @@ it.each(ENGINES)('with D and without PML the %s takes W, and nothing is told: D 
   built.setFlags(LOG);
   const { lo, hi } = entryAt(vm, vcpu, 3 * 4096);
   expect([lo & SPTE_W, isDirty(vm.mmu.format, lo, hi)]).toEqual([0, true]);
+  // Nor as a writable page ages.
+  vcpu.touchPage(3, WRITE);
+  expect(new MmuNotifier(vm.mmu).clearFlushYoung(FLAT_HVA, FLAT_HVA + 8 * 4096)).toBe(true);
   expect(markDirty).not.toHaveBeenCalled();
 });
 
