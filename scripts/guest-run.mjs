@@ -18,6 +18,7 @@ import { ROOT } from './setup.mjs';
  * @property {string} [policy]
  * @property {number} [epochS] ours: time of day at power-on, seconds since 1970
  * @property {string} [checkLog] ours: million instructions between two comparisons of the dirty log with memory
+ * @property {boolean} [reboot] ours: a reset boots the kernel again; QEMU ends
  * @property {string} [verify] ours: exits between two checks of the MMU's invariants
  */
 
@@ -35,7 +36,7 @@ export const DRIVERS = { penumbra: penumbraCommand, qemu: qemuCommand };
 
 /** @param {Guest} guest */
 export function penumbraCommand(guest) {
-  const { kernel, initrd, append, memory, cpus, cpu, paging, policy, epochS, checkLog, verify } = guest;
+  const { kernel, initrd, append, memory, cpus, cpu, paging, policy, epochS, checkLog, verify, reboot } = guest;
   const command = [process.execPath, join(ROOT, 'bin', 'penumbra.mjs'), 'run', '--kernel', kernel];
   if (initrd !== undefined) command.push('--initrd', initrd);
   // One word, as the command line may begin with a dash.
@@ -47,6 +48,7 @@ export function penumbraCommand(guest) {
   if (policy !== undefined) command.push('--policy', policy);
   if (epochS !== undefined) command.push('--epoch', String(epochS));
   if (checkLog !== undefined) command.push('--check-log', checkLog);
+  if (reboot === true) command.push('--reboot');
   if (verify !== undefined) command.push('--verify', verify, '--stats');
   return command;
 }

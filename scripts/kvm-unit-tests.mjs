@@ -175,7 +175,7 @@ async function run(test, paging) {
   if (need !== undefined && options.only.length === 0) return { ...none, verdict: 'needs', why: `needs ${need}` };
   if (!existsSync(kernel)) return { ...none, verdict: 'skip', why: `no ${test.file}` };
   const { append, cpu, cpus, memory = DEFAULT_MEMORY } = test;
-  const guest = { kernel, append, cpu, cpus, memory, epochS };
+  const guest = { kernel, append, cpu, cpus, memory, epochS, reboot: expectedOf(test)?.reboot };
   const command = driver(paging === 'tdp' || paging === 'shadow' ? { ...guest, paging } : guest);
   const seconds = timeoutS || (expectedOf(test)?.apart !== undefined ? 7200 : 900);
   const stopProgress = showProgress(test, paging);

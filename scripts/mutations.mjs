@@ -5,7 +5,8 @@
  *   npm run test:mutations [-- --only TEXT...] [--list] [--from N] [--jobs N]
  *
  * A call that stands alone goes; one whose value is used becomes `false` or 0. First judge: the recordings of the real
- * kernel (a difference in any event, statistic or entry). Second: the unit and model tests of `mmu`, `vm`, `conform`.
+ * kernels (a difference in any event, statistic or entry). Second: the unit tests of `mmu` and `vm`. Third, as it costs the
+ * most: the model and the machine.
  * A survivor must be named in mutations/survivors.json with its reason, else the exit status is 1.
  */
 import { spawn } from 'node:child_process';
@@ -27,6 +28,9 @@ const NAMES =
   /flush|rmap|lists\.(?:add|remove|clear)|parent|dirty|track|unsync|shadowed|guard|stale|obsolete|sync|zap|protect|drop|makePagesAvailable|gpteChanged|SelfChange/i;
 /** Not calls of the engine's own: what only observes. */
 const SPARED = /trace|race\(|verify|lists\.(?:first|next|at|count)|Math\.|pages\.(?:nextUnsync|unlist)/;
+/** What vitest is asked for, by the second and the third judge. */
+const UNIT_TESTS = ['src/mmu', 'src/vm', '--exclude=src/vm/machine/**', '--exclude=src/vm/model*'];
+const MODEL_TESTS = ['src/vm/machine', 'src/vm/model'];
 /** Of CPU time: what is slow because the machine is busy is no verdict. */
 const JUDGE_SECONDS = 60;
 const TEST_SECONDS = 240;
@@ -133,13 +137,18 @@ async function judgeByRecordings(mutant, folder) {
   return status === null ? 'a replay that does not end' : stdout.trim() || 'a replay that breaks off';
 }
 
-/** The second judge. @param {Mutant} mutant @param {string} folder @returns {Promise<string | null>} */
-async function judgeByTests(mutant, folder) {
+/** @param {string[]} tests @returns {(mutant: Mutant, folder: string) => Promise<string | null>} */
+function judgeByTests(tests) {
+  return (mutant, folder) => runTests(tests, mutant, folder);
+}
+
+/** @param {string[]} tests @param {Mutant} mutant @param {string} folder @returns {Promise<string | null>} */
+async function runTests(tests, mutant, folder) {
   const report = join(folder, `tests-${mutant.start}.json`);
   const vitest = join(ROOT, 'node_modules', '.bin', 'vitest');
   // A test's own limit is by the clock, ours is not.
   const timeout = `--testTimeout=${CLOCK_FACTOR * TEST_SECONDS * 1000}`;
-  const args = ['run', '--bail=1', timeout, '--reporter=json', `--outputFile=${report}`, 'src/mmu', 'src/vm'];
+  const args = ['run', '--bail=1', timeout, '--reporter=json', `--outputFile=${report}`, ...tests];
   const { file, start, end, replacement } = mutant;
   const env = { PENUMBRA_MUTANT: JSON.stringify({ file, start, end, replacement }) };
   const { status } = await run(vitest, args, env, TEST_SECONDS);
@@ -210,7 +219,8 @@ async function main() {
   const folder = mkdtempSync(join(tmpdir(), 'penumbra-mutants-'));
   const verdicts = { caught: 0, justified: 0, survived: /** @type {string[]} */ ([]) };
   const unchanged = { file: 'none', line: 0, start: 0, end: 0, replacement: '', call: '', key: '' };
-  for (const judge of [judgeByRecordings, judgeByTests]) {
+  const judges = [judgeByRecordings, judgeByTests(UNIT_TESTS), judgeByTests(MODEL_TESTS)];
+  for (const judge of judges) {
     const complaint = await judge(unchanged, folder);
     if (complaint !== null) throw new Error(`the judges must accept the engine as it is: ${complaint}`);
   }
@@ -218,7 +228,8 @@ async function main() {
   const worker = async () => {
     while (next < all.length) {
       const mutant = all[next++];
-      const catcher = (await judgeByRecordings(mutant, folder)) ?? (await judgeByTests(mutant, folder));
+      let catcher = null;
+      for (const judge of judges) catcher ??= await judge(mutant, folder);
       const where = `${mutant.file}:${mutant.line} ${mutant.call.slice(0, 60)}`;
       if (catcher !== null) {
         verdicts.caught++;

@@ -1,6 +1,6 @@
 /** What came out of a run of one of kvm-unit-tests, by what its console says. */
 
-/** @typedef {{ pass: number, pass32?: number, paging?: string[], results?: RegExp, slow?: boolean, apart?: string }} Expected */
+/** @typedef {{ pass: number, pass32?: number, paging?: string[], results?: RegExp, slow?: boolean, apart?: string, reboot?: boolean }} Expected */
 /**
  * @typedef {object} Verdict
  * @property {number | string} status of the process, or how it ended otherwise
@@ -15,7 +15,8 @@
 
 /**
  * By file: PASS lines on a machine that has the feature (`pass32`: in the 32-bit build), and under which paging it is run if not under
- * both. `slow`: not run without --all; `apart`: why it runs only when it is named. sieve and taskswitch say nothing but their results. msr is with ten MCE banks, as QEMU has them, and x2APIC.
+ * both. `slow`: not run without --all; `apart`: why it runs only when it is named. `reboot`: resets
+ * its machine to go on, again and again. sieve, init and taskswitch say nothing but their results. msr is with ten MCE banks, as QEMU has them, and x2APIC.
  *
  * @type {Record<string, Expected>}
  */
@@ -47,6 +48,7 @@ export const EXPECTED = {
   ioapic:      { pass: 30 },
   tsc_adjust:  { pass: 6 },
   kvmclock_test: { pass: 1, slow: true },
+  init:        { pass: 0, results: /(?:testing (?:port 92|kbd controller|0xcf9h|init to BSP)[^]*){5}/, reboot: true },
   access_test: { pass: 1, apart: 'takes an hour: npm run test:access' },
   vmexit:      { pass: 0, apart: 'measures, and checks nothing' },
 };

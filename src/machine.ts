@@ -53,6 +53,8 @@ export interface MachineOptions extends DeviceOptions {
   readonly nxHugePages?: boolean;
   /** Follow the host's clock. */
   readonly realtime?: boolean;
+  /** A reset boots the kernel again, with memory as it is; if absent it is the machine's end. */
+  readonly reboot?: boolean;
   /** Bytes of each vCPU's dirty ring, in place of a bitmap: each `unit.onRingFull` must empty it. */
   readonly ringBytes?: number;
   /** Page-modification logging: the CPU finds out what is written. Paging `ept` and `ept-tdp-mmu` only. */
@@ -227,12 +229,10 @@ export class Machine {
     this.devices = attachDevices(this.pc, options, this.console);
     this.network = options.network ?? null;
     if (this.network !== null) this.network.onActivity = () => this.wake?.();
-    bootPc(this.pc, {
-      kernel: options.kernel,
-      initrd: options.initrd,
-      cmdline: options.cmdline ?? '',
-      name: options.name,
-    });
+    const { kernel, initrd, cmdline = '', name } = options;
+    const files = { kernel, initrd, cmdline, name };
+    bootPc(this.pc, files);
+    if (options.reboot === true) this.pc.onBoot = () => void bootPc(this.pc, files);
     if (options.dirtyLog === true) this.pc.setLogging(true);
     this.ended = new Promise((resolve) => {
       this.resolveEnded = resolve;

@@ -8,6 +8,7 @@ import {
   FLAG_RESULT,
   GDTR_LIMIT,
   IDTR_LIMIT,
+  INSTRUCTIONS,
   MXCSR,
   NO_EXCEPTION,
   PAT,
@@ -15,6 +16,13 @@ import {
   STATE_BYTES,
   XCR0,
 } from './state.ts';
+
+/** The same in the course of a run: the count of instructions, which is the machine's time, goes on. */
+export function resetRunning(state: CpuState): void {
+  const [lo, hi] = [state.get(INSTRUCTIONS), state.get(INSTRUCTIONS + 4)];
+  resetState(state);
+  state.setPair(INSTRUCTIONS, lo, hi);
+}
 
 export function resetState(state: CpuState): void {
   const { state: base } = state.layout;

@@ -1,10 +1,11 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { AcpiPm } from './acpi-pm.ts';
+import { ApicBus } from './apic-bus.ts';
 import { VirtualClock } from './clock.ts';
 import { IrqLine, NO_IRQ } from './irq.ts';
 import { PciHost } from './pci/pci-host.ts';
-import { POWER_OFF, PowerState, RESET, RUNNING } from './power.ts';
-import { KeyboardStub, SystemControl } from './reset-ports.ts';
+import { POWER_OFF, PowerState, RUNNING } from './power.ts';
+import { InitLine } from './reset-ports.ts';
 
 let clock: VirtualClock;
 let power: PowerState;
@@ -63,46 +64,9 @@ describe('the power management block', () => {
   });
 });
 
-describe('a reset', () => {
-  it('comes from the PCI reset register, on the bit that says now', () => {
-    const host = new PciHost(power, NO_IRQ);
-    host.portWrite(0xcf9, 1, 0x02);
-    expect([power.request, host.portRead(0xcf9, 1)]).toEqual([RUNNING, 2]);
-    host.portWrite(0xcf9, 1, 0x06);
-    expect(power.request).toBe(RESET);
-  });
-
-  it('comes from the keyboard controller, which is otherwise not there', () => {
-    const keyboard = new KeyboardStub(power);
-    expect([keyboard.portRead(0x64) & 2, keyboard.portRead(0x60)]).toEqual([0, 0xff]);
-    keyboard.portWrite(0x64, 1, 0xaa);
-    keyboard.portWrite(0x60, 1, 0xfe);
-    keyboard.portWrite(0x64, 1, 0xff);
-    expect(power.request).toBe(RUNNING);
-    keyboard.portWrite(0x64, 1, 0xfe);
-    expect(power.request).toBe(RESET);
-  });
-
-  it('comes from the system control port, where A20 is always open', () => {
-    const control = new SystemControl(power);
-    control.portWrite(0x92, 1, 0x02);
-    expect([power.request, control.portRead()]).toEqual([RUNNING, 2]);
-    control.portWrite(0x92, 1, 0x03);
-    expect(power.request).toBe(RESET);
-  });
-
-  it('does not override an earlier request', () => {
-    power.ask(POWER_OFF);
-    power.ask(RESET);
-    expect(power.request).toBe(POWER_OFF);
-    power.clear();
-    expect(power.request).toBe(RUNNING);
-  });
-});
-
 describe('PCI configuration space', () => {
   it('keeps the address, and nobody is in an empty slot', () => {
-    const host = new PciHost(power, NO_IRQ);
+    const host = new PciHost(power, new InitLine(new ApicBus()), NO_IRQ);
     host.portWrite(0xcf8, 4, 0x80000800);
     expect(host.portRead(0xcf8, 4) >>> 0).toBe(0x80000800);
     expect([host.portRead(0xcfc, 4) >>> 0, host.portRead(0xcfe, 2) & 0xffff]).toEqual([0xffffffff, 0xffff]);

@@ -50,6 +50,15 @@ export class AcpiPm implements PortDevice, TimerClient {
     this.update();
   }
 
+  /** The timer runs on. */
+  reset(): void {
+    this.noteTimer();
+    this.status = 0;
+    this.enable = 0;
+    this.control = CONTROL_SCI_ENABLED;
+    this.update();
+  }
+
   portRead(port: number, bytes: number): number {
     const at = port - PM1A_EVENT_PORT;
     this.noteTimer();

@@ -3,7 +3,7 @@
  *
  *   ISA IRQ:  0 PIT   4 COM1   8 RTC   9 SCI          PIC pin n and IOAPIC pin n (0 is pin 2)
  *   ports:    20 a0 4d0 PIC   40 61 PIT   60 64 92 reset   70 RTC   e0 e4 e8 2000 test   f4 exit
- *             3f8 COM1   510 fw_cfg   600 ACPI   cf8 PCI and reset
+ *             3f8 COM1   510 fw_cfg   560 loader   600 ACPI   cf8 PCI and reset
  *   gpa:      c0000000 PCI devices   fec00000 IOAPIC   fee00000 local APIC (each CPU's own, `apic.covers`)   ff000000 test
  */
 import { AcpiPm, PM1A_EVENT_PORT, PM_PORTS, SCI_IRQ } from './acpi-pm.ts';
@@ -22,7 +22,10 @@ import { PowerState } from './power.ts';
 import {
   KEYBOARD_COMMAND_PORT,
   KEYBOARD_DATA_PORT,
+  InitLine,
   KeyboardStub,
+  LOADER_PORT,
+  LoaderPort,
   SYSTEM_CONTROL_PORT,
   SystemControl,
 } from './reset-ports.ts';
@@ -80,7 +83,11 @@ export class Board {
   readonly pciHost: PciHost;
   readonly fwCfg: FwCfg;
   readonly testDevice: TestDevice;
+  readonly keyboard: KeyboardStub;
+  readonly systemControl: SystemControl;
   readonly virtio: VirtioPci[] = [];
+  /** What a reset puts back, by device. */
+  private readonly powerOn: Record<string, DeviceState>;
 
   constructor(options: BoardOptions) {
     const { clock, power, apicBus } = this;
@@ -100,10 +107,14 @@ export class Board {
     this.pit = new Pit8254(clock, this.irqs.line(PIT_IRQ));
     this.rtc = new RtcMc146818(clock, this.irqs.line(RTC_IRQ), options.epochS);
     this.acpiPm = new AcpiPm(clock, this.irqs.line(SCI_IRQ), power);
-    this.pciHost = new PciHost(power, this.ioapic);
+    const init = new InitLine(apicBus);
+    this.keyboard = new KeyboardStub(init);
+    this.systemControl = new SystemControl(init);
+    this.pciHost = new PciHost(power, init, this.ioapic);
     this.fwCfg = new FwCfg(options.ramBytes, options.cpus);
     this.testDevice = new TestDevice(this.irqs, options.flusher ?? null);
     this.claimAddresses();
+    this.powerOn = this.copyState();
   }
 
   /** Puts a virtio device into the next free slot of the PCI bus; before the guest runs. Throws a RangeError if there is none. */
@@ -128,10 +139,43 @@ export class Board {
     this.tscMoved(cpu);
   }
 
+  /** RESET: the counter begins at 0. */
+  resetTsc(cpu: number): void {
+    const { tsc } = this.cpus[cpu];
+    tsc.write(0, 0);
+    tsc.adjustLo = 0;
+    tsc.adjustHi = 0;
+  }
+
   private tscMoved(cpu: number): void {
     const { apic, kvmClock } = this.cpus[cpu];
     apic.timer.rearm();
     kvmClock.update();
+  }
+
+  /**
+   * All devices as at power-on, as firmware's self-test leaves them too. What goes on: the time, that of day, CMOS memory, the time
+   * stamp counters, port 0x92's reset bit, and what the host has typed.
+   */
+  reset(): void {
+    const { clock, uart, rtc, acpiPm } = this;
+    for (const pci of this.virtio) pci.powerOn();
+    clock.cancelAll();
+    const goesOn: readonly object[] = [
+      clock,
+      rtc,
+      uart,
+      acpiPm,
+      this.systemControl,
+      ...this.cpus.map(({ tsc }) => tsc),
+    ];
+    for (const [name, part] of this.parts()) {
+      const state = this.powerOn[name];
+      if (state !== undefined && !goesOn.includes(part)) putState(part, state);
+    }
+    rtc.reset();
+    uart.reset();
+    acpiPm.reset();
   }
 
   /** The state of everything on the board, by device. */
@@ -148,6 +192,7 @@ export class Board {
     const { clock, power, pic, ioapic, uart, pit, rtc, acpiPm, pciHost, fwCfg, testDevice } = this;
     const parts: [string, object][] = Object.entries({ clock, power, pic, ioapic, uart, pit, rtc, acpiPm, pciHost });
     parts.push(['intr', this.intr], ['fwCfg', fwCfg], ['testDevice', testDevice]);
+    parts.push(['keyboard', this.keyboard], ['systemControl', this.systemControl]);
     for (const [i, { apic, tsc, kvmClock }] of this.cpus.entries()) {
       parts.push([`apic${i}`, apic], [`apicTimer${i}`, apic.timer], [`tsc${i}`, tsc], [`kvmClock${i}`, kvmClock]);
     }
@@ -166,10 +211,10 @@ export class Board {
     ports.claim(PIC_ELCR_PORT, 2, this.pic);
     ports.claim(PIT_PORT, 4, this.pit);
     ports.claim(PIT_SPEAKER_PORT, 1, this.pit);
-    const keyboard = new KeyboardStub(power);
-    ports.claim(KEYBOARD_DATA_PORT, 1, keyboard);
-    ports.claim(KEYBOARD_COMMAND_PORT, 1, keyboard);
-    ports.claim(SYSTEM_CONTROL_PORT, 1, new SystemControl(power));
+    ports.claim(KEYBOARD_DATA_PORT, 1, this.keyboard);
+    ports.claim(KEYBOARD_COMMAND_PORT, 1, this.keyboard);
+    ports.claim(SYSTEM_CONTROL_PORT, 1, this.systemControl);
+    ports.claim(LOADER_PORT, 1, new LoaderPort(power));
     ports.claim(RTC_PORT, 2, this.rtc);
     ports.claim(COM1_PORT, UART_PORTS, this.uart);
     ports.claim(FW_CFG_PORT, FW_CFG_PORTS, this.fwCfg, 2);

@@ -42,6 +42,11 @@ export class VirtualClock {
     if (this.deadlines[timer] !== Infinity) this.schedule(timer, Infinity);
   }
 
+  cancelAll(): void {
+    this.deadlines.fill(Infinity);
+    this.nextDeadline = Infinity;
+  }
+
   /** The deadline of a timer, Infinity if it is not scheduled. */
   deadlineOf(timer: number): number {
     return this.deadlines[timer];

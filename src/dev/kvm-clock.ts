@@ -74,6 +74,12 @@ export class KvmClock {
     return true;
   }
 
+  /** INIT: the guest has to ask for it again. */
+  stop(): void {
+    this.systemTimeLo = 0;
+    this.systemTimeHi = 0;
+  }
+
   /** Writes the time info again; needed after the time stamp counter has been written. */
   update(): void {
     if (!(this.systemTimeLo & ENABLED)) return;

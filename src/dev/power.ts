@@ -7,6 +7,8 @@ export const RESET = 1;
 export const POWER_OFF = 2;
 /** The debug-exit device: `status` is the exit status of the whole run. */
 export const DEBUG_EXIT = 3;
+/** Firmware asks for the kernel: after a reset, nothing else has said where to go on. */
+export const BOOT = 4;
 
 export class PowerState {
   request = RUNNING;

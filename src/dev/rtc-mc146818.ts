@@ -67,6 +67,15 @@ export class RtcMc146818 implements PortDevice, TimerClient {
     this.cmos[REG_D] = D_VALID;
   }
 
+  /** The RESET pin: interrupts go off. Time and memory stay. */
+  reset(): void {
+    this.cmos[REG_B] &= ~(B_PIE | B_AIE | B_UIE);
+    this.cmos[REG_C] = 0;
+    this.schedulePeriodic();
+    this.scheduleUpdate();
+    this.irq.set(false);
+  }
+
   portRead(port: number): number {
     if ((port & 1) === 0) return 0xff;
     const index = this.index;

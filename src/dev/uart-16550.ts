@@ -44,6 +44,7 @@ const MSR_RI = 0x40;
 const FIFO_BYTES = 16;
 const TRIGGERS = [1, 4, 8, 14];
 const CLOCK_HZ = 1843200;
+const NO_BYTES = new Uint8Array(0);
 
 export class Uart16550 implements PortDevice, TimerClient {
   ier = 0;
@@ -75,6 +76,24 @@ export class Uart16550 implements PortDevice, TimerClient {
     this.irq = irq;
     this.sink = sink;
     this.timer = clock.addTimer(this);
+  }
+
+  /** The MR pin. What the host has sent and the FIFO has not taken still comes. */
+  reset(): void {
+    this.ier = 0;
+    this.fcr = 0;
+    this.lcr = 0;
+    this.mcr = 0;
+    this.scratch = 0;
+    this.divisor = 1;
+    this.modem = MSR_CONNECTED;
+    this.lineErrors = 0;
+    this.emptyLatch = false;
+    this.timedOut = false;
+    this.fifoCount = 0;
+    this.clock.cancel(this.timer);
+    this.irq.set(false);
+    this.receive(NO_BYTES);
   }
 
   /** Host side: bytes for the guest. */

@@ -12,17 +12,17 @@ import type { MachineCounters, ReplayMachine } from './replay.ts';
 const SLOT = 0;
 
 /** Which MMU: `mmu/presets.ts` has the kernels'. */
-export type MmuChoice = Pick<VmConfig, 'policy' | 'kernel' | 'tdpMmu'>;
+export type MmuChoice = Pick<VmConfig, 'policy' | 'kernel' | 'tdpMmu' | 'ept'>;
 
 /** A fresh machine. Its tracepoints fire into `trace`. */
 export function makeVmMachine(
-  { policy, kernel, tdpMmu }: MmuChoice,
+  { policy, kernel, tdpMmu, ept }: MmuChoice,
   memBytes: number,
   vcpus: number,
   trace?: Tracer,
 ): ReplayMachine {
   const host = new FlatHost({ bytes: memBytes, level: 2, sparse: true });
-  const vm = new Vm({ host, npt: true, policy, kernel, tdpMmu, trace });
+  const vm = new Vm({ host, npt: true, policy, kernel, tdpMmu, ept, trace });
   const setSlot = (flags: number): void =>
     vm.setUserMemoryRegion({ slot: SLOT, flags, guestPhysAddr: 0, memorySize: memBytes, userspaceAddr: FLAT_HVA });
   setSlot(0);

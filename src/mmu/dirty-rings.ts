@@ -41,76 +41,66 @@ export class DirtyRings implements DirtySink {
     if (trace.on) trace.emit(TP_DIRTY_RING_PUSH, ring.index, ring.dirtyIndex | 0, ring.resetIndex | 0, id, offset, 0);
   }
 
-  /** Entries that were reset. The caller flushes if there were any. @kvm kvm_dirty_ring_reset */
+  /**
+   * Entries that were reset. The caller flushes if there were any. Pages of one slot that follow each other at most 63
+   * apart are re-armed together; one may also come before the first, if no page falls off the end.
+   * @kvm kvm_dirty_ring_reset
+   */
   reset(ring: DirtyRing, maxSlots: number): number {
     const { words } = ring;
-    const group = new ResetGroup(this.mmu, maxSlots);
-    let count = 0;
+    const start = ring.resetIndex;
+    let slot = 0;
+    let first = 0;
+    // Bit i of (hi, lo): the page at first + i. 0: no group is open.
+    let lo = 0;
+    let hi = 0;
     for (;;) {
       const at = ring.at(ring.resetIndex);
       if ((words[at] & DIRTY_GFN_F_RESET) === 0) break;
-      const slot = words[at + 1];
-      const offset = (words[at + 3] >>> 0) * 4294967296 + (words[at + 2] >>> 0);
+      const offset = offsetOf(words[at + 2], words[at + 3]);
+      const delta = offset - first;
+      const fits = words[at + 1] === slot && (lo | hi) !== 0;
       words[at] = 0;
       ring.resetIndex = (ring.resetIndex + 1) >>> 0;
-      count++;
-      if (!group.takes(slot, offset)) {
-        group.reset();
-        group.begin(slot, offset);
+      if (fits && delta >= 0 && delta < STEP) {
+        if (delta < 32) lo |= 1 << delta;
+        else hi |= 1 << (delta - 32);
+      } else if (fits && delta < 0 && highestBit(lo, hi) - delta < STEP) {
+        hi = delta > -32 ? (hi << -delta) | (lo >>> (32 + delta)) : lo << (-delta - 32);
+        lo = (delta > -32 ? lo << -delta : 0) | 1;
+        first = offset;
+      } else {
+        this.rearm(maxSlots, slot, first, lo, hi);
+        slot = words[at + 1];
+        first = offset;
+        lo = 1;
+        hi = 0;
       }
     }
-    group.reset();
+    this.rearm(maxSlots, slot, first, lo, hi);
     const { trace } = this.mmu;
     if (trace.on) trace.emit(TP_DIRTY_RING_RESET, ring.index, ring.dirtyIndex | 0, ring.resetIndex | 0);
-    return count;
-  }
-}
-
-/** Pages of one slot, at most 64 apart, which are re-armed together. */
-class ResetGroup {
-  private readonly mmu: Mmu;
-  private readonly maxSlots: number;
-  private slot = 0;
-  private offset = 0;
-  private mask = 0n;
-
-  constructor(mmu: Mmu, maxSlots: number) {
-    this.mmu = mmu;
-    this.maxSlots = maxSlots;
-  }
-
-  begin(slot: number, offset: number): void {
-    this.slot = slot;
-    this.offset = offset;
-    this.mask = 1n;
-  }
-
-  /** Does the page fit into the group? It may come before it, if no other page falls off its end. */
-  takes(slot: number, offset: number): boolean {
-    if (this.mask === 0n || slot !== this.slot) return false;
-    const delta = offset - this.offset;
-    if (delta >= 0 && delta < STEP) {
-      this.mask |= 1n << BigInt(delta);
-      return true;
-    }
-    if (delta >= 0 || delta <= -STEP) return false;
-    const moved = this.mask << BigInt(-delta);
-    if (moved >> BigInt(STEP) !== 0n) return false;
-    this.offset = offset;
-    this.mask = moved | 1n;
-    return true;
+    return (ring.resetIndex - start) >>> 0;
   }
 
   /** What user space has written there is not to be trusted. @kvm kvm_reset_dirty_gfn */
-  reset(): void {
-    const { mmu, slot, offset, mask } = this;
-    if (mask === 0n) return;
+  private rearm(maxSlots: number, slot: number, first: number, lo: number, hi: number): void {
+    if ((lo | hi) === 0) return;
     const asId = slot >>> 16;
     const id = slot & 0xffff;
-    if (asId >= ADDRESS_SPACES || id >= this.maxSlots) return;
-    const memslot = mmu.slots[asId].byId(id);
-    const highest = mask.toString(2).length - 1;
-    if (memslot === null || offset >= memslot.npages || offset + highest >= memslot.npages) return;
-    enableLogDirtyMasked(mmu, memslot, offset, Number(BigInt.asIntN(32, mask)), Number(BigInt.asIntN(32, mask >> 32n)));
+    if (asId >= ADDRESS_SPACES || id >= maxSlots) return;
+    const memslot = this.mmu.slots[asId].byId(id);
+    if (memslot === null || first >= memslot.npages || first + highestBit(lo, hi) >= memslot.npages) return;
+    enableLogDirtyMasked(this.mmu, memslot, first, lo, hi);
   }
+}
+
+/** Of (hi, lo), which is not 0. */
+function highestBit(lo: number, hi: number): number {
+  return hi !== 0 ? 63 - Math.clz32(hi) : 31 - Math.clz32(lo);
+}
+
+/** An int if it is one, so that the sums over it are. */
+function offsetOf(lo: number, hi: number): number {
+  return hi === 0 && lo >= 0 ? lo : (hi >>> 0) * 2 ** 32 + (lo >>> 0);
 }

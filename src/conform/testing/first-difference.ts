@@ -1,14 +1,14 @@
 /**
- * The quickest judge of an engine: replays the committed recordings, shortest first, and ends at the first that differs.
+ * The quickest judge of an engine: replays the committed recordings, smallest packs first, and ends at the first that differs.
  * Run by scripts/mutations.mjs, which bundles it with a changed engine. Exit status 1: it differs, and how.
  */
 import { compareRecordings, formatDifference } from '../compare.ts';
 import { parseMachine } from '../machine.ts';
 import { strip } from '../recording.ts';
 import { runScript } from '../run.ts';
-import { givenPack } from './given.ts';
+import { allGiven } from './given.ts';
 
-const packs = [...givenPack('6.1-core'), ...givenPack('6.1-random'), ...givenPack('6.1-host')];
+const packs = allGiven();
 
 /** The first difference in a line, or undefined. */
 function judge(packed: (typeof packs)[number]): string | undefined {

@@ -42,6 +42,7 @@ export class PciFunction {
   /** Bits of `config` that a write changes. */
   protected readonly mask = new Uint8Array(CONFIG_BYTES);
   private readonly view = new DataView(this.config.buffer);
+  private readonly atPowerOn = new Uint8Array(CONFIG_BYTES);
   private readonly bars: Bar[] = [];
   private capabilityEnd = FIRST_CAPABILITY;
   private lastCapability = CAPABILITIES;
@@ -83,6 +84,15 @@ export class PciFunction {
     this.capabilityEnd = end;
     this.config[STATUS] |= STATUS_CAPABILITIES;
     return at;
+  }
+
+  /** It is complete: `resetConfig` comes back to what it is now. */
+  protected keepConfig(): void {
+    this.atPowerOn.set(this.config);
+  }
+
+  protected resetConfig(): void {
+    this.config.set(this.atPowerOn);
   }
 
   /** The function drives INTA (pin 1). */

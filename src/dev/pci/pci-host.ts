@@ -6,6 +6,7 @@
 import type { MmioDevice, PortDevice } from '../bus.ts';
 import type { IrqSink } from '../irq.ts';
 import { type PowerState, RESET } from '../power.ts';
+import type { InitLine } from '../reset-ports.ts';
 import { PciFunction } from './pci-function.ts';
 
 export const PCI_PORT = 0xcf8;
@@ -21,6 +22,8 @@ export const PCI_SLOTS = 32;
 
 const DATA_PORT = 0xcfc;
 const RESET_NOW = 0x04;
+/** The whole machine; only its processors, if the bit is clear. */
+const RESET_ALL = 0x02;
 const ENABLE = 1 << 31;
 /** IOAPIC pins of INTA, by slot. */
 const FIRST_PIN = 16;
@@ -38,10 +41,12 @@ export class PciHost implements PortDevice, MmioDevice {
   intx = 0;
   readonly functions: (PciFunction | null)[] = Array.from({ length: PCI_SLOTS }, () => null);
   private readonly power: PowerState;
+  private readonly init: InitLine;
   private readonly ioapic: IrqSink;
 
-  constructor(power: PowerState, ioapic: IrqSink) {
+  constructor(power: PowerState, init: InitLine, ioapic: IrqSink) {
     this.power = power;
+    this.init = init;
     this.ioapic = ioapic;
     // The 82441FX, which everybody knows.
     this.functions[0] = new PciFunction({ vendor: 0x8086, device: 0x1237, subsystem: 0, revision: 2, class: 0x060000 });
@@ -68,7 +73,9 @@ export class PciHost implements PortDevice, MmioDevice {
       this.address = value & ~0x7f000003;
     } else if (port === RESET_PORT && bytes === 1) {
       this.resetControl = value & ~RESET_NOW;
-      if (value & RESET_NOW) this.power.ask(RESET);
+      if (!(value & RESET_NOW)) return;
+      if (value & RESET_ALL) this.power.ask(RESET);
+      else this.init.pulse();
     }
   }
 

@@ -114,6 +114,7 @@ export class VirtioPci extends PciFunction implements MmioDevice, VirtioTranspor
     this.windowCapability = structure(CFG_PCI, 0, 0, le32(0));
     this.mask.fill(0xff, this.windowCapability + CAP_BAR, this.windowCapability + CAP_BAR + 1);
     this.mask.fill(0xff, this.windowCapability + CAP_OFFSET, this.windowCapability + CAP_DATA + 4);
+    this.keepConfig();
   }
 
   // ---- configuration space -----------------------------------------------------------------------------------------
@@ -267,6 +268,16 @@ export class VirtioPci extends PciFunction implements MmioDevice, VirtioTranspor
   private agrees(): boolean {
     const [lo, hi] = this.driverFeatures;
     return hi === F_VERSION_1_HI && (lo & ~this.offered(0)) === 0;
+  }
+
+  /** RST#: configuration space too. */
+  powerOn(): void {
+    this.deviceFeatureSelect = 0;
+    this.driverFeatureSelect = 0;
+    this.queueSelect = 0;
+    this.msix.reset();
+    this.resetConfig();
+    this.resetDevice();
   }
 
   private resetDevice(): void {

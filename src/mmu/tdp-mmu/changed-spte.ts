@@ -62,6 +62,23 @@ export function handleChange(
   if (wasPresent && !wasLeaf && (isLeaf || !isPresent)) handleRemovedTable(mmu, childOf(oldLo, oldHi), shared);
 }
 
+/**
+ * A leaf lost W or D, nothing else: what the functions around this one come to then. Logs are started and collected
+ * through here. @kvm __handle_changed_spte
+ */
+export function handleRearmed(
+  mmu: Mmu,
+  asId: number,
+  gfn: number,
+  oldLo: number,
+  newLo: number,
+  hi: number,
+  level: number,
+): void {
+  if (mmu.trace.on) mmu.trace.emit(TP_TDP_SPTE_CHANGED, gfn, oldLo, hi, newLo, hi, level, asId);
+  if (isDirty(mmu.format, oldLo & ~newLo, hi)) mmu.host.markDirty(pfnOf(oldLo, hi));
+}
+
 /** Tells the host that a leaf's frame was used, if the entry knew and no longer does. @kvm handle_changed_spte_acc_track */
 export function handleAccessed(
   mmu: Mmu,

@@ -4,11 +4,13 @@
  */
 import type { MemSlot } from '../../mem/memslots.ts';
 import type { Mmu } from '../mmu.ts';
+import { sptepAt } from '../shadow-pages.ts';
 import { isLast, isShadowPresent, needsWriteProtect, SPTE_W } from '../spte.ts';
+import { RACE_TDP_YIELD, yields } from '../race.ts';
 import { rcuReadLock, rcuReadUnlock } from './rcu.ts';
-import { TdpIter } from './tdp-iter.ts';
+import { smallTable, TdpIter } from './tdp-iter.ts';
 import { nextRoot, rootAddressSpace } from './tdp-roots.ts';
-import { condResched, setSpte, setSpteAtomic, setSpteNoDirtyLog, zapSpteAtomic } from './tdp-set-spte.ts';
+import { condResched, giveWay, rearmSpte, rearmSpteAtomic, setSpte, zapSpteAtomic } from './tdp-set-spte.ts';
 
 /**
  * Takes W from every leaf of a slot at `minLevel` and above, under the read lock. True if one changed and a flush is
@@ -46,17 +48,56 @@ function clearInRange(mmu: Mmu, root: number, start: number, end: number, minLev
   let changed = false;
   rcuReadLock(mmu);
   for (it.start(mmu, root, minLevel, start); it.valid && it.gfn < end; it.next(mmu)) {
+    if (it.level === 1) {
+      if (clearInSmallTable(mmu, it, end, bit)) changed = true;
+      continue;
+    }
     while (!condResched(mmu, it, false)) {
       if (!isShadowPresent(it.oldLo) || !isLast(it.oldLo, it.level)) break;
       const taken = rearmBit(bit, it.oldHi);
       if ((it.oldLo & taken) === 0) break;
-      const drop = bit === SPTE_W && it.level > 1 && mmu.policy.onProtect === 'zap';
-      if (!(drop ? zapSpteAtomic(mmu, it) : setSpteAtomic(mmu, it, it.oldLo & ~taken, it.oldHi))) continue;
+      const drop = bit === SPTE_W && mmu.policy.onProtect === 'zap';
+      if (drop) {
+        if (!zapSpteAtomic(mmu, it)) continue;
+      } else if (!rearmSpteAtomic(mmu, it.asId, it.sptep, it.gfn, it.oldLo, it.oldHi, it.level, taken)) {
+        it.reread(mmu);
+        continue;
+      }
       changed = true;
       break;
     }
   }
   rcuReadUnlock(mmu);
+  return changed;
+}
+
+/**
+ * The same from an entry of a 4 KiB table to the table's end, or until it gives way. Nearly all entries are passed here, so
+ * the iterator stays behind and only hears where the walk has come to.
+ */
+function clearInSmallTable(mmu: Mmu, it: TdpIter, end: number, bit: number): boolean {
+  const { asId } = it;
+  const before = Math.min(end, (it.gfn | 511) + 1);
+  let changed = false;
+  let { gfn, sptep } = it;
+  while (gfn < before) {
+    if (gfn !== it.yieldedGfn && yields(RACE_TDP_YIELD)) {
+      it.goTo(mmu, gfn);
+      giveWay(mmu, it, false);
+      return changed;
+    }
+    const { words } = mmu.arena;
+    const lo = words[sptep << 1];
+    const hi = words[(sptep << 1) + 1];
+    const taken = rearmBit(bit, hi);
+    if (isShadowPresent(lo) && (lo & taken) !== 0) {
+      if (!rearmSpteAtomic(mmu, asId, sptep, gfn, lo, hi, 1, taken)) continue;
+      changed = true;
+    }
+    gfn++;
+    sptep++;
+  }
+  it.goTo(mmu, before - 1);
   return changed;
 }
 
@@ -77,31 +118,30 @@ export function clearDirtyPtMasked(
     if (rootAddressSpace(mmu, root) === slot.asId) clearMaskedOfRoot(mmu, root, first, maskLo, maskHi, wrprot);
 }
 
-/** @kvm clear_dirty_pt_masked */
+/** Nobody gives way here, so it goes from bit to bit without a `TdpIter`. @kvm clear_dirty_pt_masked */
 function clearMaskedOfRoot(mmu: Mmu, root: number, first: number, lo: number, hi: number, wrprot: boolean): void {
-  const it = new TdpIter();
-  const lowest = lo !== 0 ? 31 - Math.clz32(lo & -lo) : 63 - Math.clz32(hi & -hi);
-  const bit = wrprot ? SPTE_W : mmu.format.dirtyLo;
-  let leftLo = lo;
-  let leftHi = hi;
   rcuReadLock(mmu);
-  for (it.start(mmu, root, 1, first + lowest); it.valid && it.gfn < first + 64; it.next(mmu)) {
-    if (!isShadowPresent(it.oldLo) || !isLast(it.oldLo, it.level)) continue;
-    if ((leftLo | leftHi) === 0) break;
-    if (it.level > 1) continue;
-    const at = it.gfn - first;
-    const mask = 1 << (at & 31);
-    if (at < 32) {
-      if ((leftLo & mask) === 0) continue;
-      leftLo &= ~mask;
-    } else {
-      if ((leftHi & mask) === 0) continue;
-      leftHi &= ~mask;
-    }
-    const taken = rearmBit(bit, it.oldHi);
-    if ((it.oldLo & taken) !== 0) setSpteNoDirtyLog(mmu, it, it.oldLo & ~taken, it.oldHi);
-  }
+  clearMasked32(mmu, root, first, lo, wrprot);
+  clearMasked32(mmu, root, first + 32, hi, wrprot);
   rcuReadUnlock(mmu);
+}
+
+function clearMasked32(mmu: Mmu, root: number, first: number, mask: number, wrprot: boolean): void {
+  const asId = rootAddressSpace(mmu, root);
+  const bit = wrprot ? SPTE_W : mmu.format.dirtyLo;
+  let table = -1;
+  for (let gfn = first, left = mask; left !== 0; gfn++, left >>>= 1) {
+    if ((gfn & 511) === 0) table = -1;
+    if ((left & 1) === 0) continue;
+    if (table < 0) table = smallTable(mmu, root, gfn);
+    if (table === 0) continue;
+    const sptep = sptepAt(table, gfn & 511);
+    const { words } = mmu.arena;
+    const lo = words[sptep << 1];
+    const hi = words[(sptep << 1) + 1];
+    const taken = rearmBit(bit, hi);
+    if (isShadowPresent(lo) && (lo & taken) !== 0) rearmSpte(mmu, asId, sptep, gfn, hi, taken);
+  }
 }
 
 /**

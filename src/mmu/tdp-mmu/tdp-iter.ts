@@ -12,23 +12,40 @@
  *
  * Source: Linux 6.1 tdp_iter.c.
  */
-import { pagesPerLevel } from '../../base/page.ts';
 import type { Mmu } from '../mmu.ts';
 import { roleAddressSpace, roleLevel } from '../role.ts';
-import { childOf } from '../shadow-pages.ts';
+import { childOf, sptepAt } from '../shadow-pages.ts';
 import { isLast, isShadowPresent } from '../spte.ts';
 
 const MAX_LEVELS = 5;
 const LAST_INDEX = 511;
 
+// Frames lie below 2^31, so a fifth level's first entry leads to all of them. All is done in ints: pagesPerLevel(5) is none.
+
 /** @kvm round_gfn_for_level */
 function roundGfn(gfn: number, level: number): number {
-  return gfn & -pagesPerLevel(level);
+  return level === MAX_LEVELS ? 0 : gfn & -pagesBelow(level);
 }
 
-/** Frames lie below 2^31, so a fifth level's first entry leads to all of them. */
 function indexOfGfn(gfn: number, level: number): number {
   return level === MAX_LEVELS ? 0 : (gfn >>> (9 * (level - 1))) & LAST_INDEX;
+}
+
+/** Pages that an entry maps, below level 5. */
+function pagesBelow(level: number): number {
+  return 1 << (9 * (level - 1));
+}
+
+/** The table of 4 KiB entries that `gfn` has under a root; 0: none. */
+export function smallTable(mmu: Mmu, root: number, gfn: number): number {
+  const { words } = mmu.arena;
+  let table = root;
+  for (let level = roleLevel(mmu.pages.role[root]); level > 1; level--) {
+    const at = sptepAt(table, indexOfGfn(gfn, level)) << 1;
+    if (!isShadowPresent(words[at]) || isLast(words[at], level)) return 0;
+    table = childOf(words[at], words[at + 1]);
+  }
+  return table;
 }
 
 export class TdpIter {
@@ -100,6 +117,13 @@ export class TdpIter {
     this.valid = false;
   }
 
+  /** To another entry of the table at hand. */
+  goTo(mmu: Mmu, gfn: number): void {
+    this.gfn = gfn;
+    this.nextLastLevelGfn = gfn;
+    this.refresh(mmu);
+  }
+
   /** Reads the entry at hand anew. */
   reread(mmu: Mmu): void {
     const { words } = mmu.arena;
@@ -129,8 +153,8 @@ export class TdpIter {
 
   /** @kvm try_step_side */
   private stepSide(mmu: Mmu): boolean {
-    if ((this.sptep & LAST_INDEX) === LAST_INDEX) return false;
-    this.gfn += pagesPerLevel(this.level);
+    if ((this.sptep & LAST_INDEX) === LAST_INDEX || this.level === MAX_LEVELS) return false;
+    this.gfn = (this.gfn + pagesBelow(this.level)) | 0;
     this.nextLastLevelGfn = this.gfn;
     this.sptep++;
     this.reread(mmu);

@@ -14,7 +14,7 @@ import { pagesPerLevel } from '../../base/page.ts';
 import { flushRemoteTlbs, flushRemoteTlbsRange, type Mmu } from '../mmu.ts';
 import { RACE_SPTE, RACE_TDP_CMPXCHG, RACE_TDP_FROZEN, RACE_TDP_YIELD, race, yields } from '../race.ts';
 import { hasVolatileBits, isLast, isRemoved, isShadowPresent, REMOVED_SPTE_LO } from '../spte.ts';
-import { handleAccessed, handleChange, handleDirtyLog } from './changed-spte.ts';
+import { handleAccessed, handleChange, handleDirtyLog, handleRearmed } from './changed-spte.ts';
 import { rcuReadLock, rcuReadUnlock } from './rcu.ts';
 import type { TdpIter } from './tdp-iter.ts';
 
@@ -27,6 +27,28 @@ export function setSpteAtomic(mmu: Mmu, it: TdpIter, newLo: number, newHi: numbe
   if (!exchange(mmu, it, newLo, newHi)) return false;
   handleChange(mmu, it.asId, it.gfn, oldLo, oldHi, newLo, newHi, it.level, true);
   handleAccessed(mmu, oldLo, oldHi, newLo, newHi, it.level);
+  return true;
+}
+
+/**
+ * Takes `bits`, W or D, from a present leaf that holds `lo`, `hi`. False if it no longer does, and nothing has happened.
+ * As logs are started with it, it needs no iterator. @kvm tdp_mmu_set_spte_atomic
+ */
+export function rearmSpteAtomic(
+  mmu: Mmu,
+  asId: number,
+  sptep: number,
+  gfn: number,
+  lo: number,
+  hi: number,
+  level: number,
+  bits: number,
+): boolean {
+  race(RACE_TDP_CMPXCHG);
+  const { words } = mmu.arena;
+  if (words[sptep << 1] !== lo || words[(sptep << 1) + 1] !== hi) return false;
+  words[sptep << 1] = lo & ~bits;
+  handleRearmed(mmu, asId, gfn, lo, lo & ~bits, hi, level);
   return true;
 }
 
@@ -67,21 +89,28 @@ export function zapSpteAtomic(mmu: Mmu, it: TdpIter): boolean {
 
 /** @kvm tdp_mmu_set_spte */
 export function setSpte(mmu: Mmu, it: TdpIter, newLo: number, newHi: number): void {
-  store(mmu, it, newLo, newHi, true, true);
+  store(mmu, it, newLo, newHi, true);
 }
 
 /** For ageing: the host, which asks, isn't told. @kvm tdp_mmu_set_spte_no_acc_track */
 export function setSpteNoAccTrack(mmu: Mmu, it: TdpIter, newLo: number, newHi: number): void {
-  store(mmu, it, newLo, newHi, false, true);
+  store(mmu, it, newLo, newHi, false);
 }
 
-/** For collecting the log: it isn't written. @kvm tdp_mmu_set_spte_no_dirty_log */
-export function setSpteNoDirtyLog(mmu: Mmu, it: TdpIter, newLo: number, newHi: number): void {
-  store(mmu, it, newLo, newHi, true, false);
+/**
+ * For collecting the log, holding the lock for writing: takes `bits`, W or D, from a present 4 KiB leaf whose
+ * high word is `hi`. @kvm tdp_mmu_set_spte_no_dirty_log
+ */
+export function rearmSpte(mmu: Mmu, asId: number, sptep: number, gfn: number, hi: number, bits: number): void {
+  race(RACE_SPTE);
+  const { words } = mmu.arena;
+  const lo = words[sptep << 1];
+  words[sptep << 1] = lo & ~bits;
+  handleRearmed(mmu, asId, gfn, lo, lo & ~bits, hi, 1);
 }
 
 /** Holding the lock for writing. @kvm _tdp_mmu_set_spte, __tdp_mmu_set_spte, kvm_tdp_mmu_write_spte */
-function store(mmu: Mmu, it: TdpIter, newLo: number, newHi: number, accTrack: boolean, dirtyLog: boolean): void {
+function store(mmu: Mmu, it: TdpIter, newLo: number, newHi: number, accTrack: boolean): void {
   if (it.yielded || isRemoved(it.oldLo, it.oldHi)) throw new Error(`INVARIANT frozen: a store over entry ${it.sptep}`);
   race(RACE_SPTE);
   // An exchange where the CPU or the fast fault may have set bits since, so that none of them is lost.
@@ -92,7 +121,7 @@ function store(mmu: Mmu, it: TdpIter, newLo: number, newHi: number, accTrack: bo
   mmu.arena.words[(it.sptep << 1) + 1] = newHi;
   handleChange(mmu, asId, gfn, oldLo, oldHi, newLo, newHi, level, false);
   if (accTrack) handleAccessed(mmu, oldLo, oldHi, newLo, newHi, level);
-  if (dirtyLog) handleDirtyLog(mmu, asId, gfn, oldLo, oldHi, newLo, newHi, level);
+  handleDirtyLog(mmu, asId, gfn, oldLo, oldHi, newLo, newHi, level);
 }
 
 /**
@@ -102,10 +131,15 @@ function store(mmu: Mmu, it: TdpIter, newLo: number, newHi: number, accTrack: bo
 export function condResched(mmu: Mmu, it: TdpIter, flush: boolean): boolean {
   if (it.nextLastLevelGfn === it.yieldedGfn) return false;
   if (!yields(RACE_TDP_YIELD)) return false;
+  giveWay(mmu, it, flush);
+  return true;
+}
+
+/** Only where `yields` says so: else `condResched`. */
+export function giveWay(mmu: Mmu, it: TdpIter, flush: boolean): void {
   if (flush) flushRemoteTlbs(mmu);
   rcuReadUnlock(mmu);
   race(RACE_TDP_YIELD);
   rcuReadLock(mmu);
   it.yielded = true;
-  return true;
 }

@@ -4,11 +4,13 @@
  */
 import { spawnSync } from 'node:child_process';
 import { type Figure, median, nsPer, yardstickNs } from './figure.bench.ts';
-import { GIB, Guest, READ, WRITE } from './guest.bench.ts';
+import { DIRECT, GIB, Guest, READ, TDP_MMU, WRITE } from './guest.bench.ts';
 
 export interface BigGuestSize {
   readonly gib: number;
   readonly level: 1 | 2;
+  /** The TDP MMU in place of the rmap-based engine. */
+  readonly tdpMmu?: true;
 }
 
 /** Linear growth shows in the columns per GiB. */
@@ -19,10 +21,13 @@ export const BIG_GUESTS: readonly BigGuestSize[] = [
   { gib: 16, level: 1 },
   { gib: 64, level: 1 },
   { gib: 256, level: 1 },
+  { gib: 1024, level: 2, tdpMmu: true },
+  { gib: 64, level: 1, tdpMmu: true },
 ];
 export const QUICK_BIG_GUESTS: readonly BigGuestSize[] = [
   { gib: 64, level: 2 },
   { gib: 16, level: 1 },
+  { gib: 16, level: 1, tdpMmu: true },
 ];
 
 /** Milliseconds, and bytes that the process grew by at most. */
@@ -38,17 +43,17 @@ export interface BigGuestRun {
 
 /** In this process: call it in a fresh one. Small guests first, so that the code is compiled when the big one comes. */
 export function runBigGuest(size: BigGuestSize): BigGuestRun {
-  const small = { gib: size.level === 2 ? 16 : 1, level: size.level };
+  const small = { ...size, gib: size.level === 2 ? 16 : 1 };
   for (let i = 0; i < WARMUP_GUESTS; i++) runOnce(small);
   return runOnce(size);
 }
 
 const WARMUP_GUESTS = 4;
 
-function runOnce({ gib, level }: BigGuestSize): BigGuestRun {
+function runOnce({ gib, level, tdpMmu }: BigGuestSize): BigGuestRun {
   const yardstick = median(Array.from({ length: 5 }, yardstickNs));
   const before = process.memoryUsage.rss();
-  const guest = new Guest(gib * GIB, level);
+  const guest = new Guest(gib * GIB, level, tdpMmu ? TDP_MMU : DIRECT);
   const mapMs = msOf(() => guest.touchEach(level === 2 ? 512 : 1, READ));
   const startMs = msOf(() => guest.startLog());
   const writeMs = msOf(() => guest.touchEach(100, WRITE));
@@ -80,9 +85,9 @@ export function spawnBigGuest(script: string, size: BigGuestSize): BigGuestRun {
  * were copied from as they grew; 24 bytes a page are meant for 4 KiB mappings.
  */
 export function bigGuestFigures(size: BigGuestSize): { figure: Figure; of: (run: BigGuestRun) => number }[] {
-  const { gib, level } = size;
+  const { gib, level, tdpMmu } = size;
   // Few samples: the tolerances are wide.
-  const name = `${gib} GiB in ${level === 2 ? '2 MiB' : '4 KiB'} pages`;
+  const name = `${tdpMmu ? TDP_MMU.prefix : ''}${gib} GiB in ${level === 2 ? '2 MiB' : '4 KiB'} pages`;
   const time = { unit: 'ms/GiB', better: 'lower', timed: true, tolerance: 3, prepare: never } as const;
   const memory = { better: 'lower', timed: false, tolerance: 1.4, prepare: never } as const;
   const pages = (gib * GIB) / 4096;

@@ -1,7 +1,7 @@
 /** Starting the log, and collecting it: milliseconds for each GiB of the guest. */
 import { CAP_MANUAL_DIRTY_LOG_PROTECT2 } from '../../vm/vm.ts';
 import { type Figure, nsPer } from './figure.bench.ts';
-import { GIB, Guest, WRITE } from './guest.bench.ts';
+import { DIRECT, type Engine, GIB, Guest, TDP_EPT_PML, TDP_MMU, TDP_RING, WRITE } from './guest.bench.ts';
 
 const LOG: Pick<Figure, 'unit' | 'better' | 'timed' | 'tolerance'> = {
   unit: 'ms/GiB',
@@ -14,54 +14,49 @@ function msPer(gib: number, work: () => void): number {
   return nsPer(gib, work) / 1e6;
 }
 
-export const DIRTY_LOG_FIGURES: readonly Figure[] = [
-  {
+function logStart(engine: Engine, hostLevel: 1 | 2, gib: number, target: number): Figure {
+  return {
     ...LOG,
-    name: 'log start, 4 KiB mappings',
-    target: 4,
+    name: `${engine.prefix}log start, ${hostLevel === 1 ? '4 KiB' : '2 MiB'} mappings`,
+    target,
     prepare() {
-      const guest = new Guest(GIB, 1);
+      const guest = new Guest(gib * GIB, hostLevel, engine);
       return () => {
-        guest.touchEach(1, WRITE);
-        const ms = msPer(1, () => guest.startLog());
+        guest.touchEach(hostLevel === 1 ? 1 : 512, WRITE);
+        const ms = msPer(gib, () => guest.startLog());
         guest.stopLog();
         return ms;
       };
     },
-  },
-  {
+  };
+}
+
+/** Of a guest that the ring holds, if it is one. */
+function collect(engine: Engine): Figure {
+  const gib = engine.ringBytes === undefined ? 1 : 1 / 8;
+  const what = engine.ringBytes === undefined ? 'get+clear' : 'harvest and reset';
+  return {
     ...LOG,
-    name: 'log start, 2 MiB mappings',
-    target: 0.05,
-    prepare() {
-      const guest = new Guest(64 * GIB, 2);
-      return () => {
-        guest.touchEach(512, WRITE);
-        const ms = msPer(64, () => guest.startLog());
-        guest.stopLog();
-        return ms;
-      };
-    },
-  },
-  {
-    ...LOG,
-    name: 'get+clear of a fully dirty guest',
+    name: `${engine.prefix}${what} of a fully dirty guest`,
     target: 3,
     prepare() {
-      const guest = new Guest(GIB, 1);
+      const guest = new Guest(gib * GIB, 1, engine);
       guest.startLog();
       return () => {
         guest.touchEach(1, WRITE);
-        return msPer(1, () => void guest.vm.getDirtyLog(0));
+        return msPer(gib, () => guest.collect());
       };
     },
-  },
-  {
+  };
+}
+
+function collectByHand(engine: Engine): Figure {
+  return {
     ...LOG,
-    name: 'get, then clear by hand, fully dirty',
+    name: `${engine.prefix}get, then clear by hand, fully dirty`,
     target: 3,
     prepare() {
-      const guest = new Guest(GIB, 1);
+      const guest = new Guest(GIB, 1, engine);
       guest.vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, 1);
       guest.startLog();
       return () => {
@@ -72,5 +67,16 @@ export const DIRTY_LOG_FIGURES: readonly Figure[] = [
         });
       };
     },
-  },
+  };
+}
+
+function withBitmap(engine: Engine): Figure[] {
+  return [logStart(engine, 1, 1, 4), logStart(engine, 2, 64, 0.05), collect(engine), collectByHand(engine)];
+}
+
+export const DIRTY_LOG_FIGURES: readonly Figure[] = withBitmap(DIRECT);
+export const TODAYS_DIRTY_LOG_FIGURES: readonly Figure[] = [
+  ...withBitmap(TDP_MMU),
+  ...withBitmap(TDP_EPT_PML),
+  collect(TDP_RING),
 ];

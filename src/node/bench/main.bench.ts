@@ -23,17 +23,27 @@ import {
   runBigGuest,
   spawnBigGuest,
 } from './big-guest.bench.ts';
-import { DIRTY_LOG_FIGURES } from './dirty-log.bench.ts';
-import { FAULT_FIGURES } from './fault.bench.ts';
+import { DIRTY_LOG_FIGURES, TODAYS_DIRTY_LOG_FIGURES } from './dirty-log.bench.ts';
+import { FAULT_FIGURES, TODAYS_FAULT_FIGURES } from './fault.bench.ts';
 import { type Figure, isMet, type Measured, measureFigures, type Series, summarise } from './figure.bench.ts';
-import { REPLAY_FIGURES } from './replay.bench.ts';
-import { WALK_FIGURES } from './walk.bench.ts';
+import { REPLAY_FIGURES, TODAYS_REPLAY_FIGURES } from './replay.bench.ts';
+import { EPT_WALK_FIGURES, WALK_FIGURES } from './walk.bench.ts';
 
 /** Each group in a process of its own, so that what V8 learns from one doesn't decide over another. */
-const GROUPS: readonly (readonly Figure[])[] = [WALK_FIGURES, FAULT_FIGURES, DIRTY_LOG_FIGURES, REPLAY_FIGURES];
+const GROUPS: readonly (readonly Figure[])[] = [
+  WALK_FIGURES,
+  FAULT_FIGURES,
+  DIRTY_LOG_FIGURES,
+  REPLAY_FIGURES,
+  EPT_WALK_FIGURES,
+  TODAYS_FAULT_FIGURES,
+  TODAYS_DIRTY_LOG_FIGURES,
+  TODAYS_REPLAY_FIGURES,
+];
 const GROUP_ARGUMENT = '--one-group';
 const ROUNDS = 9;
 const QUICK_ROUNDS = 5;
+const NAME_WIDTH = 60;
 const CELL_WIDTHS = [10, 10, 8, 8, 10, 18, 12];
 const SCRIPT = fileURLToPath(import.meta.url);
 const BASELINE = join(dirname(dirname(SCRIPT)), 'bench', 'baseline.json');
@@ -123,7 +133,7 @@ function toJson(one: Measured): object {
 function printTable(measured: readonly Measured[], baseline: ReturnType<typeof readBaseline>): void {
   const row = (name: string, ...cells: readonly string[]): void => {
     const padded = cells.map((cell, i) => cell.padStart(CELL_WIDTHS[i]));
-    console.log(`${name.padEnd(44)}${padded.join('')}`);
+    console.log(`${name.padEnd(NAME_WIDTH)}${padded.join('')}`);
   };
   row('figure', 'target', 'scaled', '', 'unit', 'median', 'least - most', 'x baseline');
   for (const one of measured) {

@@ -11,7 +11,7 @@ import { Tracer } from '../../trace/tracer.ts';
 import { POLICIES } from '../../vm/vm.ts';
 import { loadTrace } from '../trace-files.ts';
 import { type Figure, nsPer } from './figure.bench.ts';
-import { GIB, Guest, READ, WRITE } from './guest.bench.ts';
+import { DIRECT, type Engine, GIB, Guest, READ, TDP_EPT_PML, TDP_MMU, WRITE } from './guest.bench.ts';
 
 const RECORDING = 'redis-small';
 const ACCESSES = 1 << 21;
@@ -24,8 +24,14 @@ const RATE: Pick<Figure, 'unit' | 'better' | 'timed' | 'tolerance'> = {
 };
 
 /** Million accesses a second of one replay, from a fresh machine to the comparison at the end. */
-function replayRate(trace: PageTrace, profile: ReturnType<typeof profileTrace>, tracer: boolean): number {
-  const machine = makeVmMachine({ policy: POLICIES.lazy }, trace.header.memBytes, trace.header.vcpus, tracing(tracer));
+function replayRate(
+  trace: PageTrace,
+  profile: ReturnType<typeof profileTrace>,
+  tracer: boolean,
+  { config }: Engine = DIRECT,
+): number {
+  const mmu = { policy: POLICIES.lazy, ...config };
+  const machine = makeVmMachine(mmu, trace.header.memBytes, trace.header.vcpus, tracing(tracer));
   const options = { roundEpochs: DEFAULT_ROUND_EPOCHS, seed: DEFAULT_SEED };
   return 1e3 / nsPer(trace.records.length, () => void replay(trace, machine, options, profile));
 }
@@ -41,8 +47,8 @@ class HotGuest {
   private readonly guest: Guest;
   private readonly pages = new Int32Array(ACCESSES);
 
-  constructor(trace: boolean) {
-    this.guest = new Guest(GIB, 1, tracing(trace));
+  constructor(trace: boolean, engine: Engine) {
+    this.guest = new Guest(GIB, 1, engine, tracing(trace));
     const random = new Prng(7);
     for (let i = 0; i < ACCESSES; i++) this.pages[i] = random.int(100) === 0 ? random.int(GIB / 4096) : random.int(256);
     this.guest.touchEach(1, WRITE);
@@ -67,26 +73,32 @@ class HotGuest {
   }
 }
 
+function rates(engine: Engine): Figure[] {
+  return [
+    {
+      ...RATE,
+      name: `${engine.prefix}replay of redis-small, trace ring on`,
+      target: 10,
+      prepare() {
+        const trace = loadTrace(RECORDING);
+        const profile = profileTrace(trace);
+        return () => replayRate(trace, profile, true, engine);
+      },
+    },
+    {
+      ...RATE,
+      name: `${engine.prefix}accesses of which 99 % hit, trace ring on`,
+      target: 25,
+      prepare() {
+        const guest = new HotGuest(true, engine);
+        return () => guest.sample();
+      },
+    },
+  ];
+}
+
 export const REPLAY_FIGURES: readonly Figure[] = [
-  {
-    ...RATE,
-    name: 'replay of redis-small, trace ring on',
-    target: 10,
-    prepare() {
-      const trace = loadTrace(RECORDING);
-      const profile = profileTrace(trace);
-      return () => replayRate(trace, profile, true);
-    },
-  },
-  {
-    ...RATE,
-    name: 'accesses of which 99 % hit, trace ring on',
-    target: 25,
-    prepare() {
-      const guest = new HotGuest(true);
-      return () => guest.sample();
-    },
-  },
+  ...rates(DIRECT),
   {
     name: 'time of a replay, ring on to off',
     unit: 'ratio',
@@ -104,3 +116,5 @@ export const REPLAY_FIGURES: readonly Figure[] = [
     },
   },
 ];
+
+export const TODAYS_REPLAY_FIGURES: readonly Figure[] = [...rates(TDP_MMU), ...rates(TDP_EPT_PML)];

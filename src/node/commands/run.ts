@@ -44,6 +44,7 @@ interface RunCommandOptions extends DeviceFlags {
   readonly policy: PolicyName | PresetName;
   readonly hostPages: string;
   readonly realtime?: boolean;
+  readonly reboot?: boolean;
   readonly dirtyLog?: boolean;
   readonly tracker: string;
   readonly checkLog?: string;
@@ -115,6 +116,7 @@ export function register(program: Command): void {
         .default('serial'),
     )
     .option('--realtime', "the guest's clock follows the host's, and a halted CPU costs nothing")
+    .option('--reboot', 'a reset boots the kernel again; without it, it ends the run')
     .option('--dirty-log', 'keeps the dirty log on for the whole run')
     .addOption(
       new Option('--tracker <name>', 'of what the dirty log is made').choices(Object.keys(TRACKERS)).default('bitmap'),
@@ -174,6 +176,7 @@ function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
       policy: options.policy,
       hostLevel: HOST_LEVELS[options.hostPages],
       realtime: options.realtime,
+      reboot: options.reboot,
       dirtyLog: options.dirtyLog,
       ...TRACKERS[options.tracker],
       epoch: options.epoch === undefined ? undefined : wholeNumber('--epoch', options.epoch),

@@ -4,7 +4,7 @@
  */
 import {
   BOOT_LISTS_GPA,
-  BOOT_PARAMS_GPA,
+  MULTIBOOT_INFO_GPA,
   BootError,
   type BootImage,
   type BootSource,
@@ -67,7 +67,7 @@ export function loadMultiboot(source: BootSource): BootImage {
   // The first word is the program's own name, as with other loaders.
   writes.push(cmdlineWrite(source.cmdline === '' ? name : `${name} ${source.cmdline}`, CMDLINE_BYTES));
   writes.push(...infoWrites(source, end));
-  const registers = protectedModeEntry({ rip: entry, rax: LOADER_MAGIC, rbx: BOOT_PARAMS_GPA });
+  const registers = protectedModeEntry({ rip: entry, rax: LOADER_MAGIC, rbx: MULTIBOOT_INFO_GPA });
   writes.push(gdtWrite(registers));
   return checkedImage({ kind: 'multiboot', writes, registers }, source.map);
 }
@@ -142,6 +142,6 @@ function infoWrites(source: BootSource, kernelEnd: number): MemoryWrite[] {
   }
   view.setUint32(64, BOOT_LISTS_GPA + nameAt, true);
   view.setUint32(0, flags, true);
-  writes.push({ gpa: BOOT_PARAMS_GPA, bytes: info }, { gpa: BOOT_LISTS_GPA, bytes: lists });
+  writes.push({ gpa: MULTIBOOT_INFO_GPA, bytes: info }, { gpa: BOOT_LISTS_GPA, bytes: lists });
   return writes;
 }

@@ -2,7 +2,7 @@
 import { resetMmuContext } from '../../mmu/roots.ts';
 import { CR0, CR4, EFER } from '../../cpu/state.ts';
 import { buildAcpiTables } from '../boot/acpi-tables.ts';
-import type { BootImage } from '../boot/boot-image.ts';
+import { type BootImage, roomOf } from '../boot/boot-image.ts';
 import { buildE820 } from '../boot/e820.ts';
 import { loadKernel } from '../boot/kernel.ts';
 import { leaveFirmware } from './multiboot-firmware.ts';
@@ -17,13 +17,13 @@ export interface BootFiles {
   readonly name?: string;
 }
 
-/** Throws a BootError for an image that is broken or has no room. */
+/** Throws a BootError for an image that is broken or has no room. Memory and CPU may have been used before. */
 export function bootPc(pc: Pc, files: BootFiles): BootImage {
   const map = buildE820(pc.ramBytes);
   const acpi = buildAcpiTables(pc.cpus.length);
   const image = loadKernel({ ...files, map, rsdpGpa: acpi.rsdpGpa });
-  if (image.kind === 'multiboot') leaveFirmware(pc.ram, pc.board.ports);
-  for (const { gpa, bytes } of [acpi.write, ...image.writes]) pc.ram.set(bytes, gpa);
+  if (image.kind === 'multiboot') leaveFirmware((gpa, bytes) => pc.write(gpa, bytes), pc.board.ports);
+  for (const write of [acpi.write, ...image.writes]) pc.write(write.gpa, write.bytes, roomOf(write));
   const { cpu, unit, vm } = pc;
   loadRegisters(cpu, image.registers);
   const { state } = cpu;

@@ -8,6 +8,7 @@
  */
 import type { PortBus } from '../../dev/bus.ts';
 
+const VECTORS = 256;
 const IRQ0_VECTOR = 0x08;
 const IRQ8_VECTOR = 0x70;
 const HANDLER_SEGMENT = 0xff00;
@@ -38,13 +39,14 @@ const PORT_WRITES: readonly [number, number][] = [
 ];
 
 /** To be called before the kernel's parts are put into memory: what it loads there is its own. */
-export function leaveFirmware(ram: Uint8Array, ports: PortBus): void {
-  const view = new DataView(ram.buffer, ram.byteOffset, ram.byteLength);
-  const handlers = HANDLER_SEGMENT * 16;
-  ram.fill(0, handlers, handlers + HANDLERS_BYTES);
-  for (const [offset, code] of HANDLERS) ram.set(code, handlers + offset);
-  for (let vector = 0; vector < 256; vector++)
-    view.setUint32(vector * 4, ((HANDLER_SEGMENT << 16) | handlerOf(vector)) >>> 0, true);
+export function leaveFirmware(write: (gpa: number, bytes: Uint8Array) => void, ports: PortBus): void {
+  const handlers = new Uint8Array(HANDLERS_BYTES);
+  for (const [offset, code] of HANDLERS) handlers.set(code, offset);
+  write(HANDLER_SEGMENT * 16, handlers);
+  const vectors = new DataView(new ArrayBuffer(VECTORS * 4));
+  for (let vector = 0; vector < VECTORS; vector++)
+    vectors.setUint32(vector * 4, ((HANDLER_SEGMENT << 16) | handlerOf(vector)) >>> 0, true);
+  write(0, new Uint8Array(vectors.buffer));
   for (const [port, value] of PORT_WRITES) ports.write(port, 1, value);
 }
 

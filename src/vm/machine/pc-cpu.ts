@@ -16,6 +16,7 @@ import { type Bus, CR_EFER, NO_FAULT, type Translation } from '../../cpu/bus.ts'
 import { Cpu } from '../../cpu/cpu.ts';
 import { MODE_64 } from '../../cpu/decoder.ts';
 import { initialize, startUp } from '../../cpu/real-mode.ts';
+import { resetRunning } from '../../cpu/reset.ts';
 import { CR0, CR4, CR8, type Layout, TSC_OFFSET, XCR0 } from '../../cpu/state.ts';
 import { invlpg } from '../../mmu/inject.ts';
 import { REQ_TLB_FLUSH_GUEST } from '../../mmu/requests.ts';
@@ -70,7 +71,7 @@ export class PcCpu implements Bus {
 
   private readonly vm: Vm;
   private readonly board: Board;
-  private readonly msrs = new Msrs();
+  private msrs = new Msrs();
   /** Virtual time minus the ticks of retired instructions, ns. */
   private skipped = 0;
 
@@ -136,7 +137,7 @@ export class PcCpu implements Bus {
     if (apic.initPending) {
       apic.initPending = false;
       this.reset();
-      this.mpState = this.index === 0 ? MP_RUNNABLE : MP_INIT_RECEIVED;
+      if (this.index > 0) this.mpState = MP_INIT_RECEIVED;
     }
     if (apic.sipiVector < 0) return;
     const vector = apic.sipiVector;
@@ -146,10 +147,25 @@ export class PcCpu implements Bus {
     this.mpState = MP_RUNNABLE;
   }
 
-  /** INIT. Its local APIC keeps its base. @kvm kvm_vcpu_reset */
+  /** RESET: what INIT leaves alone is as at power-on, too. */
+  powerOn(): void {
+    this.unit.tellWritten();
+    resetRunning(this.cpu.state);
+    this.msrs = new Msrs();
+    this.board.resetTsc(this.index);
+    this.reset();
+    this.tellTsc();
+  }
+
+  /**
+   * INIT. The boot processor begins at the reset vector, the others wait. Its local APIC keeps its base.
+   * @kvm kvm_vcpu_reset, kvmclock_reset
+   */
   reset(): void {
     const { cpu, unit, vm } = this;
     unit.tellWritten();
+    this.mpState = this.index === 0 ? MP_RUNNABLE : MP_UNINITIALIZED;
+    this.device.kvmClock.stop();
     this.device.apic.initialize();
     initialize(cpu, this.cpuidTable.signature);
     Object.assign(unit.regs, { cr0: cpu.state.get(CR0), cr3Lo: 0, cr3Hi: 0, cr4: 0, efer: 0 });

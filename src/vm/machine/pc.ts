@@ -10,7 +10,8 @@
  */
 import type { ByteSink } from '../../dev/uart-16550.ts';
 import { Board } from '../../dev/board.ts';
-import { DEBUG_EXIT, POWER_OFF, RESET, RUNNING } from '../../dev/power.ts';
+import { MAX_VIEW_BYTES } from '../../dev/guest-memory.ts';
+import { BOOT, DEBUG_EXIT, POWER_OFF, RESET, RUNNING } from '../../dev/power.ts';
 import { EXIT_HALT, EXIT_HYPERCALL, EXIT_PAUSE, EXIT_SHUTDOWN, EXIT_UNSUPPORTED } from '../../cpu/bus.ts';
 import type { Cpu } from '../../cpu/cpu.ts';
 import { type Layout, layoutAt, layoutBeside, RAX } from '../../cpu/state.ts';
@@ -21,6 +22,7 @@ import type { Policy } from '../../mmu/policy.ts';
 import type { Tracer } from '../../trace/tracer.ts';
 import { CAP_DIRTY_LOG_RING, Vm } from '../vm.ts';
 import type { CpuDescription } from './cpuid.ts';
+import { mapRom, writeFirmware } from './firmware.ts';
 import { GuestDma } from './guest-dma.ts';
 import { hypercall } from './hypercall.ts';
 import type { MemoryUnit } from './memory-unit.ts';
@@ -103,6 +105,8 @@ export class Pc {
   /** The devices' way to it. */
   readonly dma: GuestDma;
   end: PcEnd | null = null;
+  /** Loads the kernel again, when the machine was reset or firmware asks for it; without it that is the machine's end. */
+  onBoot: (() => void) | null = null;
   /** All CPUs are halted, with nothing to wake one before `board.clock.nextDeadline`. */
   isIdle = false;
   /** In real time halted CPUs wait for the clock; in virtual time the clock goes on at once. */
@@ -153,6 +157,23 @@ export class Pc {
       makeRoomInRing: () => this.turns.active.unit.makeRoomInRing(),
       invalidateCode: (offset) => this.cpu.code.invalidate(this.ram.byteOffset + offset),
     });
+    this.writeFirmware();
+  }
+
+  /** The host's own write to memory, of which its log and the CPUs hear; what is left of `room` bytes becomes zero. */
+  write(gpa: number, bytes: Uint8Array, room = bytes.length): void {
+    for (let at = 0; at < room; at += MAX_VIEW_BYTES) {
+      const view = this.dma.writable(gpa + at, Math.min(MAX_VIEW_BYTES, room - at));
+      if (view === null) throw new RangeError(`no memory at gpa 0x${(gpa + at).toString(16)}`);
+      const part = bytes.subarray(at, at + view.length);
+      view.set(part);
+      view.fill(0, part.length);
+    }
+  }
+
+  private writeFirmware(): void {
+    writeFirmware((gpa, bytes) => this.write(gpa, bytes));
+    mapRom(this.vm);
   }
 
   /** The boot processor's. */
@@ -248,14 +269,35 @@ export class Pc {
       cpu.state.setPair(RAX, answer, answer >> 31);
       active.exitsAtPause(true);
     } else if (unit.failure !== null) this.finish('failed', unit.failure.message, active);
-    else if (exit === EXIT_SHUTDOWN) this.finish('shutdown', 'triple fault', active);
+    else if (exit === EXIT_SHUTDOWN && this.onBoot === null) this.finish('shutdown', 'triple fault', active);
+    else if (exit === EXIT_SHUTDOWN) board.power.ask(RESET);
     else if (exit === EXIT_UNSUPPORTED) this.finish('failed', `not built: ${cpu.unsupported}`, active);
     const { request, status } = board.power;
     if (this.end !== null || request === RUNNING) return;
     if (request === POWER_OFF) this.end = { reason: 'power-off', status: 0, message: 'powered off' };
-    else if (request === RESET) this.end = { reason: 'reset', status: 0, message: 'reset' };
+    else if (this.onBoot !== null && request === RESET) this.reset();
+    else if (this.onBoot !== null && request === BOOT) this.boot(this.onBoot);
+    else if (request === RESET || request === BOOT) this.end = { reason: 'reset', status: 0, message: 'reset' };
     else if (request === DEBUG_EXIT)
       this.end = { reason: 'debug-exit', status, message: `debug exit, status ${status}` };
+  }
+
+  /** All of the machine but what memory holds; the boot processor begins at its reset vector. */
+  private reset(): void {
+    this.board.reset();
+    this.board.systemControl.reset();
+    this.writeFirmware();
+    for (const cpu of this.cpus) cpu.powerOn();
+    this.turns.end();
+  }
+
+  /** What firmware does before it loads a kernel: its self-test leaves devices and processors fresh. */
+  private boot(load: () => void): void {
+    this.board.reset();
+    mapRom(this.vm);
+    for (const cpu of this.cpus) cpu.reset();
+    load();
+    this.turns.end();
   }
 
   private finish(reason: 'halted' | 'shutdown' | 'failed', message: string, { cpu, index }: PcCpu): void {

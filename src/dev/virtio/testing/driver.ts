@@ -5,6 +5,7 @@ import { VirtualClock } from '../../clock.ts';
 import { LocalApic } from '../../local-apic.ts';
 import { PCI_PORT, PCI_PORTS, PCI_WINDOW_GPA, PciHost } from '../../pci/pci-host.ts';
 import { PowerState } from '../../power.ts';
+import { InitLine } from '../../reset-ports.ts';
 import { Tsc } from '../../tsc.ts';
 import type { VirtioDevice, VirtioHost } from '../virtio-device.ts';
 import { VirtioPci } from '../virtio-pci.ts';
@@ -42,7 +43,9 @@ export class TestDriver<Device extends VirtioDevice = VirtioDevice> {
   constructor(make: (host: VirtioHost) => Device, memoryBytes = 2 ** 20) {
     this.memory = new FlatGuestMemory(memoryBytes);
     this.apic = new LocalApic({ id: 0, clock: this.clock, tsc: new Tsc(this.clock), bus: this.bus, boot: true });
-    this.host = new PciHost(new PowerState(), { setPin: (pin, level) => void this.pins.push([pin, level]) });
+    this.host = new PciHost(new PowerState(), new InitLine(new ApicBus()), {
+      setPin: (pin, level) => void this.pins.push([pin, level]),
+    });
     this.ports.claim(PCI_PORT, PCI_PORTS, this.host, 4);
     this.device = make({ memory: this.memory, clock: this.clock });
     this.pci = new VirtioPci(this.device, this.host, SLOT, PCI_WINDOW_GPA + 0x100000, this.bus);
