@@ -25,7 +25,7 @@ import type { Vm } from './vm/vm.ts';
 
 export { BootError } from './vm/boot/boot-image.ts';
 export { CpuModelError } from './vm/machine/cpuid.ts';
-export { MAX_CPUS, PAGINGS, type PagingName, type PcEnd } from './vm/machine/pc.ts';
+export { hasCrashed, MAX_CPUS, PAGINGS, type PagingName, type PcEnd } from './vm/machine/pc.ts';
 
 export interface MachineOptions extends DeviceOptions {
   /** A bzImage, an ELF with a PVH entry, or a multiboot image. */
@@ -192,6 +192,7 @@ export class Machine {
   private readonly network: NetworkPort | null;
   private resolveEnded: (end: PcEnd) => void = () => {};
   private running = false;
+  private pumping = false;
   private stopped = false;
   private wake: (() => void) | null = null;
   /** Real time: the host's clock at virtual time 0, ms. */
@@ -199,6 +200,8 @@ export class Machine {
   private commands = 0;
   /** Called between two slices; may throw, which ends the machine. */
   onSlice: (() => void) | null = null;
+  /** Called when it stands still: for a debugger (`pc.stopped`), or after `pause`. */
+  onPause: (() => void) | null = null;
 
   private constructor(options: MachineOptions) {
     const { hostLevel, nxHugePages, trace } = options;
@@ -274,10 +277,15 @@ export class Machine {
     if (this.running || this.stopped) return;
     this.running = true;
     this.startedMs = hostMs() - this.pc.board.clock.now / NS_PER_MS;
-    void this.pump();
+    // One that was paused a moment ago still pumps.
+    if (!this.pumping) void this.pump();
   }
 
-  /** Stops it between two instructions; `start` goes on. */
+  get isRunning(): boolean {
+    return this.running;
+  }
+
+  /** Stops it between two instructions, soon (`onPause`); `start` goes on. */
   pause(): void {
     this.running = false;
     this.wake?.();
@@ -313,6 +321,7 @@ export class Machine {
 
   private async pump(): Promise<void> {
     const { pc } = this;
+    this.pumping = true;
     try {
       while (this.running) {
         if (this.realtime) pc.catchUp((hostMs() - this.startedMs) * NS_PER_MS);
@@ -321,13 +330,21 @@ export class Machine {
         this.console.flush();
         this.onSlice?.();
         if (pc.end !== null) return this.finish(pc.end);
-        if (pc.isIdle) await this.sleep();
+        if (pc.stopped !== null) this.running = false;
+        else if (pc.isIdle) await this.sleep();
         else await nextTurn();
       }
     } catch (error) {
       // Ours, not the guest's: nobody else would see it.
-      this.finish({ reason: 'failed', status: 2, message: `unexpected ${String((error as Error).stack ?? error)}` });
+      return this.finish({
+        reason: 'failed',
+        status: 2,
+        message: `unexpected ${String((error as Error).stack ?? error)}`,
+      });
+    } finally {
+      this.pumping = false;
     }
+    if (!this.stopped) this.onPause?.();
   }
 
   /** What comes over a connection comes in the host's time: as long as there is one, a guest that halts waits in it. */

@@ -57,6 +57,9 @@ export const EXIT_PAUSE = 7;
 /** `Cpu.interceptException` took an exception: `Cpu.intercepted` has it, RIP is where it would be delivered. */
 export const EXIT_EXCEPTION = 6;
 
+/** What a debugger outside waited for has happened: `Cpu.hostDebug` says what. */
+export const EXIT_DEBUG = 8;
+
 /** Events that can be answered with a fault: -1 for none, otherwise a vector (its error code is 0). */
 export const NO_FAULT = -1;
 

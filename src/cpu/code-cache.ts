@@ -28,10 +28,12 @@ export class CodeCache {
   readonly #tooLongHelper: number;
   readonly #listeners: ((host: number, has: boolean) => void)[] = [];
   readonly #copy = new Uint8Array(32);
+  /** Addresses in memory of instructions that generated code is left before. */
+  readonly #stops = new Set<number>();
   #mapCount = 0;
   #next: number;
   #generation = 1;
-  /** Counts how often everything was dropped. */
+  /** Counts how often everything was dropped, or stops were. */
   drops = 0;
   /** Instructions decoded. */
   decoded = 0;
@@ -114,6 +116,11 @@ export class CodeCache {
       const known = this.#words[(map >>> 2) + at];
       if (known !== 0 || count === LONGEST_RUN) {
         this.#special(record, H_CHAIN_LINK, at, known);
+        break;
+      }
+      if (this.#stops.size !== 0 && this.#stops.has(page + at)) {
+        this.stop(record, at);
+        this.#words[(map >>> 2) + at] = record;
         break;
       }
       const length = decoder.decode(this.#bytes, page + at, page + 4096, mode, record, at);
@@ -199,7 +206,26 @@ export class CodeCache {
     this.#words[(record + R_LINK) >>> 2] = link;
   }
 
-  /** For a single step: leaves the generated code. */
+  /** Generated code is left before the instruction at this address: there may be a breakpoint. */
+  stopAt(address: number): void {
+    if (this.#stops.has(address)) return;
+    this.#stops.add(address);
+    this.invalidate(address);
+  }
+
+  /** Breakpoints have changed: every CPU looks for its own again, as it flushes its fetch TLB. */
+  clearStops(): void {
+    if (this.#stops.size === 0) return;
+    for (const address of this.#stops) this.invalidate(address);
+    this.#stops.clear();
+    this.drops++;
+  }
+
+  isStop(record: number): boolean {
+    return this.#halves[(record + R_HANDLER) >>> 1] === H_STOP;
+  }
+
+  /** Leaves the generated code: for a single step, or a breakpoint. */
   stop(record: number, offset: number): void {
     this.#special(record, H_STOP, offset);
   }

@@ -54,7 +54,11 @@ export class CodeFinder {
     const t = memory.translation;
     t.bytes = 1;
     const status = this.#bus.translate(lo, hi, ACCESS_FETCH | (state.get(CPL) === 3 ? ACCESS_USER : 0), t);
-    if (status === TRANSLATE_OK) return t.host & ~4095;
+    if (status === TRANSLATE_OK) {
+      const page = t.host & ~4095;
+      if (memory.breakpoints.hasCode) this.#markStops(lo, hi, page);
+      return page;
+    }
     if (status === TRANSLATE_FAULT) {
       state.setPair(CR2, lo, hi);
       state.raise(VECTOR_PF, t.errorCode);
@@ -65,9 +69,12 @@ export class CodeFinder {
     return -1;
   }
 
-  /**
-   * The record at a linear address; 0 after an exception or a request to leave, and where a breakpoint may be, LINEAR_RIP being set.
-   */
+  /** As soon as the CPU uses the page: records that come from here on know of its breakpoints. */
+  #markStops(lo: number, hi: number, page: number): void {
+    for (const offset of this.#memory.breakpoints.codeOffsets(lo, hi)) this.#code.stopAt((page | offset) >>> 0);
+  }
+
+  /** The record at a linear address; 0 after an exception or a request to leave, LINEAR_RIP being set. */
   find(lo: number, hi: number): number {
     const set = this.#set;
     const offset = lo & 4095;
@@ -77,8 +84,6 @@ export class CodeFinder {
       if (known !== 0) return known;
     }
     this.#state.setPair(LINEAR_RIP, lo, hi);
-    const { breakpoints } = this.#memory;
-    if (breakpoints.hasCode && breakpoints.inPage(lo, hi, true)) return 0;
     const host = this.fetchPage(lo, hi);
     if (host < 0) return 0;
     const cached = (this.#memory.translation.rights & RIGHT_FETCH) !== 0;

@@ -3,8 +3,8 @@
  *
  * Between two calls of `run` the state is exact: registers, flags and LINEAR_RIP are those at an instruction's boundary.
  */
-import { type Bus, EXIT_BUDGET, EXIT_BUS, EXIT_EXCEPTION, EXIT_HALT, EXIT_UNSUPPORTED } from './bus.ts';
-import type { Breakpoints } from './breakpoints.ts';
+import { type Bus, EXIT_BUDGET, EXIT_BUS, EXIT_DEBUG, EXIT_EXCEPTION, EXIT_HALT, EXIT_UNSUPPORTED } from './bus.ts';
+import { type Breakpoints, HOST_HIT } from './breakpoints.ts';
 import { BulkStrings } from './bulk-strings.ts';
 import { CodeCache } from './code-cache.ts';
 import { CodeFinder } from './code-finder.ts';
@@ -14,6 +14,7 @@ import { PendingEvents } from './events.ts';
 import { deliver, type EventKind } from './exceptions.ts';
 import { CR4_BUILT, EFER_BUILT, type Features, readFeatures } from './features.ts';
 import { floatAssist } from './float/assist.ts';
+import { type DebugCause, HostDebug } from './host-debug.ts';
 import { InstructionClock } from './instruction-clock.ts';
 import { type Environment, HELPER_FAULT, HELPER_LEAVE } from './interpreter.ts';
 import { FORMS, interpreterFor } from './interpreter-module.ts';
@@ -110,6 +111,7 @@ export class Cpu {
   /** A bit for each vector whose exceptions end the run instead of being delivered. */
   interceptExceptions = 0;
   readonly intercepted = { vector: 0, error: 0 };
+  readonly hostDebug = new HostDebug();
   /** What EXIT_UNSUPPORTED was about. */
   unsupported = '';
 
@@ -216,6 +218,7 @@ export class Cpu {
       const before = state.get(INSTRUCTIONS);
       if (this.#mustStep) this.#step();
       else this.#execute(Math.min(left, SLICE));
+      if (memory.hits & HOST_HIT) this.#takeHostHit();
       // Of a port, or of a delivery.
       if (memory.hits !== 0 && !state.raised && !this.trapHeld) this.trap(memory.hits);
       // An exception costs something too, or a handler that faults at once would never use its budget up.
@@ -223,6 +226,7 @@ export class Cpu {
       if (this.exitReason >= 0) return this.exitReason;
       if (state.raised && !this.#deliverPending()) return this.#ended;
       if (this.exitReason >= 0 || memory.exitRequested) return this.#ended;
+      if (this.hostDebug.singleStep) return this.#stopFor('step');
     }
     return EXIT_BUDGET;
   }
@@ -249,9 +253,8 @@ export class Cpu {
   get #mustStep(): boolean {
     const { state, memory } = this;
     if (state.get(FLAGS) & (RFLAGS_TF | RFLAGS_RF) || memory.stepNext || memory.hits !== 0) return true;
-    if (this.breakpoints.hasCode && this.breakpoints.inPage(state.get(LINEAR_RIP), state.high(LINEAR_RIP), true)) {
-      return true;
-    }
+    if (this.hostDebug.singleStep) return true;
+    if (this.breakpoints.hasCode && this.breakpoints.atCode(state.get(LINEAR_RIP), state.high(LINEAR_RIP))) return true;
     return this.shadowed && this.#eventWaits;
   }
 
@@ -259,11 +262,25 @@ export class Cpu {
     return this.memory.breakpoints;
   }
 
-  /** To be called when a debug register or CR4.DE changed. */
+  #stopFor(cause: DebugCause): number {
+    this.hostDebug.cause = cause;
+    this.exitReason = EXIT_DEBUG;
+    return EXIT_DEBUG;
+  }
+
+  /** Data that the debugger watches: the run ends behind the instruction or the delivery, if nothing else ends it. */
+  #takeHostHit(): void {
+    this.memory.hits &= ~HOST_HIT;
+    if (this.exitReason < 0) this.#stopFor('data');
+  }
+
+  /** To be called when a debug register, CR4.DE or what a debugger asks for changed. */
   debugChanged(): void {
     const { any } = this.breakpoints;
     this.breakpoints.update(this.state);
-    if (any || this.breakpoints.any) this.tlb.flush();
+    if (!any && !this.breakpoints.any) return;
+    this.code.clearStops();
+    this.tlb.flush();
   }
 
   /** Right after STI or MOV SS. */
@@ -281,6 +298,8 @@ export class Cpu {
     const { state } = this;
     const record = this.#finder.find(state.get(LINEAR_RIP), state.high(LINEAR_RIP));
     if (record === 0) return;
+    // Of a breakpoint that is another address's of the same memory, or another CPU's.
+    if (this.code.isStop(record)) return this.#step();
     state.setPair(RIP_PAGE, state.get(LINEAR_RIP) & ~4095, state.high(LINEAR_RIP));
     this.#enter(record, budget * RECORD_BYTES);
   }
@@ -312,7 +331,7 @@ export class Cpu {
   #step(): void {
     const { state, memory } = this;
     const flags = state.get(FLAGS);
-    if (this.breakpoints.hasCode && !(flags & RFLAGS_RF) && this.#breaksHere()) return;
+    if (this.breakpoints.hasCode && this.#breaksHere(flags)) return;
     state.set(FLAGS, flags & ~RFLAGS_RF);
     const before = state.get(INSTRUCTIONS);
     const lo = state.get(LINEAR_RIP);
@@ -338,15 +357,27 @@ export class Cpu {
       if (!done) memory.hits = 0;
       return;
     }
+    this.hostDebug.passed();
+    if (memory.hits & HOST_HIT) this.#takeHostHit();
     const stepped = flags & RFLAGS_TF ? DR6_BS : 0;
     if (!this.trapHeld && (stepped | memory.hits) !== 0) this.trap(stepped | memory.hits);
   }
 
-  /** Raises #DB if a breakpoint is at LINEAR_RIP. On Intel none is right behind a load of SS. */
-  #breaksHere(): boolean {
+  /**
+   * Raises #DB if a breakpoint is at LINEAR_RIP, or ends the run if it is the debugger's. On Intel none is right behind a load of SS.
+   */
+  #breaksHere(flags: number): boolean {
     const { state } = this;
+    const lo = state.get(LINEAR_RIP);
+    const hi = state.high(LINEAR_RIP);
+    const found = this.breakpoints.atCode(lo, hi);
+    if (found & HOST_HIT && !this.hostDebug.passesAt(lo, hi)) {
+      this.#stopFor('code');
+      return true;
+    }
+    if (flags & RFLAGS_RF) return false;
     if (this.sysenterInLongMode && this.shadowOfStack && this.shadowed) return false;
-    const bits = this.breakpoints.atCode(state.get(LINEAR_RIP), state.high(LINEAR_RIP));
+    const bits = found & ~HOST_HIT;
     if (bits !== 0) this.debugFault(bits);
     return bits !== 0;
   }
@@ -389,6 +420,7 @@ export class Cpu {
 
   #takeInterrupt(): void {
     const { state } = this;
+    if (this.hostDebug.singleStep) return;
     if (this.#events.nmi && !this.shadowed && !state.get(NMI_BLOCKED)) {
       this.#events.nmi = false;
       state.set(NMI_BLOCKED, 1);

@@ -225,7 +225,7 @@ export class MemoryPort {
     part.host = (page | (lo & 4095)) >>> 0;
     if (!(access & ACCESS_IMPLICIT) && ((access & ACCESS_USER) !== 0) === (this.#state.get(CPL) === 3)) {
       const rights = this.#code.isCode(page) ? t.rights & ~RIGHT_WRITE : t.rights;
-      const watched = this.breakpoints.hasData && this.breakpoints.inPage(lo, hi, false);
+      const watched = this.breakpoints.hasData && this.breakpoints.watchesPage(lo, hi);
       if (rights & (RIGHT_READ | RIGHT_WRITE) && this.dataSet !== ALIGNED_SET && !watched)
         this.#tlb.fill(this.dataSet, lo, hi, page, rights);
     }

@@ -119,7 +119,7 @@ function checkPaging(cpu: Cpu, cr0: number): boolean {
   return (cr4 & CR4_PAE) !== 0 && !longCode;
 }
 
-function writeCr3(cpu: Cpu, lo: number, hi: number): number {
+export function writeCr3(cpu: Cpu, lo: number, hi: number): number {
   const { state } = cpu;
   const keep = (state.get(CR4) & CR4_PCIDE) !== 0 && hi < 0;
   const stored = keep ? hi & 0x7fffffff : hi;
@@ -130,7 +130,7 @@ function writeCr3(cpu: Cpu, lo: number, hi: number): number {
   });
 }
 
-function writeCr4(cpu: Cpu, lo: number, hi: number): number {
+export function writeCr4(cpu: Cpu, lo: number, hi: number): number {
   const { state } = cpu;
   const old = state.get(CR4);
   const changed = lo ^ old;

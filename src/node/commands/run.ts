@@ -12,6 +12,7 @@ import { ftraceText } from '../../formats/ftrace.ts';
 import {
   BootError,
   CpuModelError,
+  hasCrashed,
   Machine,
   type MachineStats,
   MAX_CPUS,
@@ -27,6 +28,7 @@ import { writeWhole } from '../atomic-file.ts';
 import { CliError, EXIT_OWN_ERROR } from '../cli-error.ts';
 import { type DeviceFlags, deviceOptions } from '../device-flags.ts';
 import { EscapeKey } from '../escape-key.ts';
+import { GdbServer, parseGdbFlag } from '../gdb-server.ts';
 import { packageFile } from '../package-files.ts';
 import { machineTable } from '../table-machine.ts';
 import { TraceClerk } from '../trace-clerk.ts';
@@ -53,6 +55,7 @@ interface RunCommandOptions extends DeviceFlags {
   readonly stats?: boolean;
   readonly epoch?: string;
   readonly limit?: string;
+  readonly gdb?: string;
   readonly json?: boolean;
 }
 
@@ -127,6 +130,7 @@ export function register(program: Command): void {
     .option('--stats', "prints KVM's statistics at the end, on stderr")
     .option('--epoch <seconds>', "time of day at power-on, seconds since 1970; the host's if absent")
     .option('--limit <instructions>', 'ends the run, with status 2, after so many instructions')
+    .option('--gdb <port>', 'GDB may attach on this port of 127.0.0.1; PORT,wait: the guest begins when it has')
     .option('--json', 'prints how it ended as JSON on stdout; the console goes to stderr')
     .action(run);
 }
@@ -137,6 +141,7 @@ async function run(options: RunCommandOptions): Promise<void> {
     throw new CliError(`--tracker ${options.tracker} needs a CPU that logs writes: --paging ept or ept-tdp-mmu`);
   if (ringBytes !== undefined && options.dirtyLog === true && options.checkLog === undefined)
     throw new CliError(`--tracker ${options.tracker} needs someone who empties the ring: --check-log`);
+  const gdbFlag = options.gdb === undefined ? null : parseGdbFlag(options.gdb);
   const clerk = options.trace === undefined ? null : new TraceClerk(basename(options.kernel));
   const machine = load(options, clerk);
   clerk?.attach(machine.pc);
@@ -145,11 +150,14 @@ async function run(options: RunCommandOptions): Promise<void> {
   const limit = options.limit === undefined ? Infinity : wholeNumber('--limit', options.limit);
   const output = options.json === true ? process.stderr : process.stdout;
   machine.console.onOutput = (bytes) => void output.write(bytes);
+  const gdb = gdbFlag === null ? null : await GdbServer.listen(machine, gdbFlag.port);
+  if (gdb !== null) process.stderr.write(`gdb: target remote 127.0.0.1:${gdb.port}\n`);
   const started = performance.now();
   const release = connectInput(machine);
   const watch = watchLimit(machine, limit);
-  machine.start();
+  if (gdbFlag?.waits !== true) machine.start();
   const end = await machine.ended;
+  await gdb?.finish(end);
   release();
   if (watch()) throw new CliError(`${options.kernel}: ${machine.pc.instructions} instructions, over the limit`);
   const seconds = (performance.now() - started) / 1000;
@@ -283,8 +291,7 @@ function watchLimit(machine: Machine, limit: number): () => boolean {
 
 function report(stats: MachineStats, end: PcEnd, seconds: number, options: RunCommandOptions): void {
   const { reason, status, message } = end;
-  const isFailure = reason === 'failed' || reason === 'shutdown' || (reason === 'halted' && status !== 0);
-  if (isFailure) {
+  if (hasCrashed(end)) {
     process.stderr.write(`\npenumbra: ${options.kernel}: ${message}\n`);
     process.exitCode = EXIT_OWN_ERROR;
   } else if (status !== 0) process.exitCode = status;

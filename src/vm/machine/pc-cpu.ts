@@ -66,6 +66,8 @@ export class PcCpu implements Bus {
   readonly cpuidTable: Cpuid;
   /** MP_*. */
   mpState: number;
+  /** A debugger lets the others go on without it. */
+  isHeld = false;
   /** Virtual time at which the present run ends. */
   runEnds = 0;
 

@@ -12,8 +12,9 @@ import type { ByteSink } from '../../dev/uart-16550.ts';
 import { Board } from '../../dev/board.ts';
 import { MAX_VIEW_BYTES } from '../../dev/guest-memory.ts';
 import { BOOT, DEBUG_EXIT, POWER_OFF, RESET, RUNNING } from '../../dev/power.ts';
-import { EXIT_HALT, EXIT_HYPERCALL, EXIT_PAUSE, EXIT_SHUTDOWN, EXIT_UNSUPPORTED } from '../../cpu/bus.ts';
+import { EXIT_DEBUG, EXIT_HALT, EXIT_HYPERCALL, EXIT_PAUSE, EXIT_SHUTDOWN, EXIT_UNSUPPORTED } from '../../cpu/bus.ts';
 import type { Cpu } from '../../cpu/cpu.ts';
+import type { DebugCause } from '../../cpu/host-debug.ts';
 import { type Layout, layoutAt, layoutBeside, RAX } from '../../cpu/state.ts';
 import { FLAT_HVA, FlatHost } from '../../mem/flat-host.ts';
 import { writeGuest } from '../../mmu/guest-memory.ts';
@@ -82,6 +83,17 @@ export interface PcEnd {
   readonly message: string;
 }
 
+/** It has ended, but by nothing that the guest wanted. */
+export function hasCrashed({ reason, status }: PcEnd): boolean {
+  return reason === 'failed' || reason === 'shutdown' || (reason === 'halted' && status !== 0);
+}
+
+/** Why a debugger has the machine. */
+export interface PcStop {
+  readonly cpu: PcCpu;
+  readonly cause: DebugCause;
+}
+
 const MIB = 2 ** 20;
 const MIN_RAM_BYTES = 2 * MIB;
 /** WebAssembly's memories end at 4 GiB; devices begin at 3 GiB. */
@@ -105,6 +117,8 @@ export class Pc {
   /** The devices' way to it. */
   readonly dma: GuestDma;
   end: PcEnd | null = null;
+  /** What a debugger waited for has happened (`debugger.ts`): nothing runs until it has taken this away. */
+  stopped: PcStop | null = null;
   /** Loads the kernel again, when the machine was reset or firmware asks for it; without it that is the machine's end. */
   onBoot: (() => void) | null = null;
   /** All CPUs are halted, with nothing to wake one before `board.clock.nextDeadline`. */
@@ -112,7 +126,7 @@ export class Pc {
   /** In real time halted CPUs wait for the clock; in virtual time the clock goes on at once. */
   waitsForClock = false;
 
-  private readonly turns: Turns;
+  readonly turns: Turns;
 
   constructor(options: PcOptions) {
     const { ramBytes, cpus = 1 } = options;
@@ -199,12 +213,12 @@ export class Pc {
 
   // ---- running -----------------------------------------------------------------------------------------------------
 
-  /** Runs for about so many instructions; less if the machine ends (`end`) or has nothing to do (`isIdle`). */
+  /** Runs for about so many instructions; less if the machine ends (`end`), stops (`stopped`) or has nothing to do (`isIdle`). */
   run(instructions: number): void {
     const { turns } = this;
     let left = instructions;
     this.isIdle = false;
-    while (left > 0 && this.end === null) {
+    while (left > 0 && this.end === null && this.stopped === null) {
       if (turns.left <= 0 && !turns.next()) {
         if (!this.wake()) return;
         continue;
@@ -221,7 +235,8 @@ export class Pc {
     active.lookForEvents();
     const now = active.now();
     const untilTimer = (board.clock.nextDeadline - now) * turns.sharers;
-    const budget = Math.max(1, Math.min(most, turns.left, untilTimer));
+    const { hostDebug } = cpu;
+    const budget = hostDebug.singleStep ? 1 : Math.max(1, Math.min(most, turns.left, untilTimer));
     active.runEnds = now + budget / turns.sharers;
     const before = cpu.retired;
     const exit = cpu.run(budget);
@@ -232,6 +247,8 @@ export class Pc {
     unit.flushPml();
     board.clock.advanceTo(active.now());
     this.handle(active, exit);
+    if (exit === EXIT_DEBUG) this.stopped = { cpu: active, cause: hostDebug.cause };
+    else if (hostDebug.singleStep && taken > 0) this.stopped = { cpu: active, cause: 'step' };
     if (active.device.apic.initPending) active.acceptApicEvents();
     if (exit === EXIT_PAUSE) turns.endAtPause();
     else if (turns.left <= 0 || active.mpState !== MP_RUNNABLE) turns.end();
@@ -320,7 +337,7 @@ export class Pc {
       }
       active.skip(Math.max(0, clock.nextDeadline - active.now()));
       clock.advanceTo(active.now());
-      if (this.cpus.some((cpu) => cpu.isRunnable())) return true;
+      if (this.cpus.some((cpu) => !cpu.isHeld && cpu.isRunnable())) return true;
     }
   }
 

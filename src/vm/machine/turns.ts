@@ -38,15 +38,15 @@ export class Turns {
     this.active = cpus[0];
   }
 
-  /** Gives the turn to the next vCPU that can use it; false if none can. */
-  next(): boolean {
+  /** Gives the turn to the next vCPU that can use it, or to a certain one if it can; false if none can. */
+  next(preferred = this.active.index + 1): boolean {
     const { cpus, active } = this;
     const now = active.now();
     let sharers = 0;
     let next: PcCpu | null = null;
-    for (let i = 1; i <= cpus.length; i++) {
-      const cpu = cpus[(active.index + i) % cpus.length];
-      if (!cpu.isRunnable()) continue;
+    for (let i = 0; i < cpus.length; i++) {
+      const cpu = cpus[(preferred + i) % cpus.length];
+      if (cpu.isHeld || !cpu.isRunnable()) continue;
       sharers++;
       next ??= cpu;
     }
