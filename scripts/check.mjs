@@ -2,12 +2,13 @@
  * The model checker (docs/checker.md): explores every interleaving of small configurations over the real engine, for each
  * preset.
  *
- *   npm run check [-- --preset NAME]... [--config NAME]... [--json] [--list] [--jobs N] [--max-states N]
+ *   npm run check [-- --preset NAME]... [--config NAME]... [--json] [--list] [--jobs N] [--max-states N] [--update-docs]
  *
- * Prints states, transitions, depth and time for each, and for a violation a shortest trace. Exit status 0: kernels that are
- * known to have lost pages do, all others are clean; 1: something else; 2: no such preset or configuration.
+ * Prints states, transitions, depth and time for each, and for a violation a shortest trace; last of all a table of states.
+ * `--update-docs` puts that into docs/checker.md. Exit status 0: kernels that are known to have lost pages do, all others are
+ * clean; 1: something else; 2: no such preset or configuration.
  */
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -18,6 +19,9 @@ import { interleaved } from './interleave.mjs';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
 const BUNDLE = join(ROOT, 'out', 'check.mjs');
+const DOCS = join(ROOT, 'docs', 'checker.md');
+/** What stands between these lines of the docs is the table. */
+const MARKS = ['<!-- npm run check -- --update-docs -->\n', '<!-- end -->\n'];
 
 /** @typedef {import('../src/check/check.ts').Verdict & { seconds: number }} Verdict */
 
@@ -61,6 +65,8 @@ async function main() {
     for (const { name, about } of [...presets, ...configurations]) process.stdout.write(`${name.padEnd(22)}${about}\n`);
     return;
   }
+  if (options['update-docs'] && (options.preset ?? options.config) !== undefined)
+    refuse('--update-docs is for a run of everything');
   const maxStates = positive(options['max-states'] ?? '2000000', '--max-states');
   const jobs = positive(options.jobs ?? String(availableParallelism()), '--jobs');
   const tasks = presets.flatMap((p) => configurations.map((c) => ({ preset: p.name, config: c.name, maxStates })));
@@ -76,9 +82,10 @@ async function main() {
     const states = verdicts.reduce((sum, verdict) => sum + verdict.states, 0);
     const transitions = verdicts.reduce((sum, verdict) => sum + verdict.transitions, 0);
     process.stdout.write(
-      `${states} states, ${transitions} transitions; ${asKnown.length} of ${presets.length} presets are as known\n`,
+      `\n${tableOf(verdicts)}\n${states} states, ${transitions} transitions; ${asKnown.length} of ${presets.length} presets are as known\n`,
     );
   }
+  if (options['update-docs']) updateDocs(tableOf(verdicts));
   process.exitCode = asKnown.length === presets.length ? 0 : 1;
 }
 
@@ -92,6 +99,7 @@ function parse() {
         list: { type: 'boolean' },
         jobs: { type: 'string' },
         'max-states': { type: 'string' },
+        'update-docs': { type: 'boolean' },
       },
     });
   } catch (error) {
@@ -153,6 +161,32 @@ async function runAll(tasks, jobs, quiet) {
     });
   await Promise.all(Array.from({ length: Math.min(jobs, tasks.length) }, runWorker));
   return verdicts;
+}
+
+/** States by preset and configuration, in Markdown. @param {Verdict[]} verdicts */
+function tableOf(verdicts) {
+  const presets = [...new Set(verdicts.map(({ preset }) => preset))];
+  const configurations = [...new Set(verdicts.map(({ configuration }) => configuration))];
+  const field = (/** @type {string} */ preset, /** @type {string} */ configuration) => {
+    const verdict = verdicts.find((one) => one.preset === preset && one.configuration === configuration);
+    if (verdict === undefined) return '';
+    const states = verdict.states.toLocaleString('en');
+    return verdict.violation === null ? states : `**${verdict.violation.split(':')[0]}** after ${states}`;
+  };
+  const row = (/** @type {unknown[]} */ fields) => `| ${fields.join(' | ')} |\n`;
+  return [
+    row(['preset', ...configurations]),
+    row(['preset', ...configurations].map(() => '---')),
+    ...presets.map((preset) => row([`\`${preset}\``, ...configurations.map((one) => field(preset, one))])),
+  ].join('');
+}
+
+/** @param {string} table */
+function updateDocs(table) {
+  const text = readFileSync(DOCS, 'utf8');
+  const [from, to] = MARKS.map((mark) => text.indexOf(mark));
+  if (from < 0 || to < from) refuse(`${DOCS} has not the lines that the table stands between`);
+  writeFileSync(DOCS, text.slice(0, from + MARKS[0].length) + table + text.slice(to));
 }
 
 /** @param {Verdict} verdict */

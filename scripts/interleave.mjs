@@ -30,9 +30,11 @@ const PRELUDE = `
 const $generator = Object.getPrototypeOf(function* () {}).prototype;
 /** The stack of the thread that runs: pairs of a place and its variables. */
 let $stack = [];
-export function $run(stack) { $stack = stack; }
+/** Marks at which it doesn't stop: by kind, point, and entry or word. */
+let $passes = () => false;
+export function $run(stack, passes) { $stack = stack; $passes = passes; }
 function $in(site, locals) { $stack.push(site, locals); }
-function $out(value) { $stack.length -= 2; return value; }
+function $out(value) { $stack.pop(); $stack.pop(); return value; }
 function* $of(value) { return $generator.isPrototypeOf(value) ? yield* value : value; }
 /** To its end, nobody else running. */
 function $alone(value) {
@@ -450,9 +452,12 @@ class Transformer {
     const open = `($in(${site}, () => [${names.join(', ')}]), $out(yield`;
     if (kind === 'mark') {
       const number = MARKS[call.callee.name];
-      this.replace(call.start, call.arguments[0]?.start ?? call.end, `${open} [${number}, `);
-      if (call.arguments.length > 0) this.replace(call.arguments[0].end, call.end, ']))');
-      else this.insert(call.end, '0]))');
+      const [what = '0', at = '0'] = call.arguments.map(({ start, end }) => this.text.slice(start, end));
+      this.replace(
+        call.start,
+        call.end,
+        `($passes(${number}, ${what}, ${at}) ? false : ${open} [${number}, ${what}, ${at}])))`,
+      );
       return;
     }
     this.insert(call.start, kind === 'direct' ? `${open}* ` : `${open}* $of(`, true);

@@ -305,10 +305,11 @@ export class Machine {
   async exec(command: string): Promise<ExecResult> {
     const mark = `penumbra-${++this.commands}`;
     const from = this.console.length;
-    // In two parts, so that the echo of the command line isn't taken for the answer.
-    this.console.write(`${command}; echo "${mark.slice(0, 4)}""${mark.slice(4)}:$?:"\n`);
+    // In two parts, so that the echo of the command line, which a shell may wrap, isn't taken for the answer.
+    const begun = `"${mark.slice(0, 4)}""${mark.slice(4)}`;
+    this.console.write(`echo ${begun}<"; ${command}; echo ${begun}:$?:"\n`);
     const text = await this.console.waitFor(new RegExp(`${mark}:(\\d+):`), from);
-    const [, output = '', status = '0'] = new RegExp(`^[^\\n]*\\n([^]*?)${mark}:(\\d+):`).exec(text) ?? [];
+    const [, output = '', status = '0'] = new RegExp(`${mark}<\\r?\\n([^]*?)${mark}:(\\d+):`).exec(text) ?? [];
     return { output: output.replaceAll('\r\n', '\n'), status: Number(status) };
   }
 

@@ -5,65 +5,29 @@
 import { describe, expect, it } from 'vitest';
 import { interleaved } from '../../scripts/interleave.mjs';
 import { CONFIGURATIONS } from './configurations.ts';
+import { type BugName, withBugs } from '../mmu/bugs.ts';
+import type { Preset } from '../mmu/presets.ts';
 import { check, isAsKnown, PRESETS, type Verdict } from './check.ts';
 import type { Configuration } from './explore.ts';
+import { DELETE_ONE, SAME_PAGE, SMALL, START_ONE, UNMAP, UNMAP_LOGGED } from './testing/small.ts';
 import type { InterleavedWorld } from './threads.ts';
 
 type Edit = { file: string; from: string; to: string };
+
+const presetNamed = (wanted: string): Preset => PRESETS.find(({ name }) => name === wanted)!;
 
 async function verdictOf(preset: string, configuration: Configuration | string, ...edits: Edit[]): Promise<Verdict> {
   const world = (await interleaved('src/check/world.ts', { edits })) as InterleavedWorld;
   const chosen =
     typeof configuration === 'string' ? CONFIGURATIONS.find(({ name }) => name === configuration)! : configuration;
-  return check(world, PRESETS.find(({ name }) => name === preset)!, chosen);
+  return check(world, presetNamed(preset), chosen);
 }
-
-/** One vCPU and the log's ioctls, in a logged slot whose page 0 is mapped by a small leaf. */
-const SMALL: Configuration = {
-  name: 'small',
-  about: '',
-  start: { before: ['write 0 1', 'log start', 'write 0 0'] },
-  threads: [
-    { name: 'vcpu0', program: [['write 0 0'], ['write 0 0']] },
-    { name: 'ioctl', program: [['get']] },
-  ],
-};
-
-/** A vCPU and a host that takes the frames away. */
-const UNMAP: Configuration = {
-  name: 'small unmap',
-  about: '',
-  start: { before: ['read 1 1'] },
-  threads: [
-    { name: 'vcpu0', program: [['write 0 0'], ['read 0 0']] },
-    { name: 'host', program: [['unmap']] },
-  ],
-};
-
-/** Two first writes to one page of a large region that is logged. */
-const SAME_PAGE: Configuration = {
-  name: 'same page',
-  about: '',
-  start: { before: ['write 0 1', 'log start'] },
-  threads: [
-    { name: 'vcpu0', program: [['write 0 0']] },
-    { name: 'vcpu1', program: [['write 1 0']] },
-  ],
-};
-
-/** As `UNMAP`, in a logged slot, where writes come by the fast fault. */
-const UNMAP_LOGGED: Configuration = {
-  name: 'small unmap, logged',
-  about: '',
-  start: { before: ['write 0 1', 'log start', 'write 0 0', 'get'] },
-  threads: UNMAP.threads,
-};
 
 describe('the checker', () => {
   it('finds the lost pages of linux-3.9-rc by itself, and tells how they are lost', async () => {
     const verdict = await verdictOf('linux-3.9-rc', 'start');
     expect(verdict.violation).toContain('LOST: page 1');
-    expect(isAsKnown(PRESETS.find(({ name }) => name === 'linux-3.9-rc')!, [verdict])).toBe(true);
+    expect(isAsKnown(presetNamed('linux-3.9-rc'), [verdict])).toBe(true);
     const trace = verdict.trace.join('\n');
     expect(trace).toContain('page 1 for vcpu0: 2M -MD');
     expect(trace).toMatch(/before the fast fault's compare-and-exchange/);
@@ -127,5 +91,16 @@ describe('the checker finds, when it is taken away,', () => {
       to: '  if (oldLo !== oldLo) {',
     });
     expect(verdict.violation).not.toBeNull();
+  });
+});
+
+describe('the checker finds bugs that KVM had:', () => {
+  it.each([
+    ['linux-6.1', 'readOnlyLargeStays', START_ONE, 'STUCK'],
+    ['linux-6.1', 'mmioInInvalidSlot', DELETE_ONE, 'an access fails though its slot is there'],
+  ] satisfies [string, BugName, Configuration, string][])('%s with %s', async (preset, bug, configuration, what) => {
+    const world = (await interleaved('src/check/world.ts')) as InterleavedWorld;
+    const engine = { ...presetNamed(preset), bugs: withBugs(bug) };
+    expect(check(world, engine, configuration).violation).toContain(what);
   });
 });

@@ -34,7 +34,7 @@ export function check(
   if (violation === null) return { ...figures, violation: null, trace: [] };
   // Once more, so that the trace is a shortest one of single steps.
   const shortest = explore(interleaved, preset, configuration, { ...limits, everyMark: true }).violation ?? violation;
-  const explorer = new Explorer(interleaved, preset, configuration, true);
+  const explorer = new Explorer(interleaved, preset, configuration, { ...limits, everyMark: true });
   return { ...figures, violation: shortest.what, trace: narrate(explorer, configuration, shortest.schedule) };
 }
 

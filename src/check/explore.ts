@@ -12,6 +12,7 @@
  * invariants (mmu/verify.ts), and that no page is lost. In the end: that from each state there is a way to the end of all
  * threads, so that nobody waits or retries for ever.
  */
+import { Untouched } from './alike.ts';
 import { Snapshot, StateHash } from './state.ts';
 import { type InterleavedWorld, runAlone, type ThreadPlan, Threads, Violation } from './threads.ts';
 import type { Engine, Start, World } from './world.ts';
@@ -34,11 +35,30 @@ export interface Exploration {
   readonly transitions: number;
   /** Steps of the longest of the shortest schedules. */
   readonly depth: number;
+  /** Numbers of the states in which all threads have come to their end, in order. */
+  readonly ends: readonly number[];
   /** What is wrong, and a shortest schedule that shows it; null: nothing. */
   readonly violation: { readonly what: string; readonly schedule: readonly Step[] } | null;
 }
 
 const WAYS = 64;
+
+/** Where threads stop, beside where they must. */
+export interface Stops {
+  /** At every mark, so that a schedule's length is that of its trace. More states, the same findings. */
+  readonly everyMark?: boolean;
+  /** At the entries of all frames, those that nobody touches too. */
+  readonly everyEntry?: boolean;
+}
+
+/** Fields of pages that tell nothing of a page that was freed. */
+interface DeadFields {
+  readonly gfn: Int32Array;
+  readonly rootCount: Int32Array;
+  readonly hashNext: Int32Array;
+  readonly newer: Int32Array;
+  readonly older: Int32Array;
+}
 
 /** A world and its threads that can be brought to any state. */
 export class Explorer {
@@ -46,16 +66,25 @@ export class Explorer {
   readonly threads: Threads;
   private readonly interleaved: InterleavedWorld;
   private readonly start: Snapshot;
-  private readonly hash = new StateHash();
+  private readonly hash: StateHash;
   private readonly scratch: Snapshot[];
+  private readonly free: number[];
+  private readonly pageFields: Int32Array[];
 
-  constructor(interleaved: InterleavedWorld, engine: Engine, configuration: Configuration, everyMark = false) {
+  constructor(interleaved: InterleavedWorld, engine: Engine, configuration: Configuration, stops: Stops = {}) {
+    const { everyMark = false, everyEntry = false } = stops;
     this.interleaved = interleaved;
-    this.world = runAlone(interleaved, interleaved.createWorld(engine, configuration.start));
-    this.threads = new Threads(interleaved, this.world, configuration.threads, everyMark);
+    const world = runAlone(interleaved, interleaved.createWorld(engine, configuration.start));
+    this.world = world;
+    const untouched = everyEntry ? null : new Untouched(world, configuration);
+    this.threads = new Threads(interleaved, world, configuration.threads, untouched, everyMark);
     this.scratch = this.scratchOfVcpus();
     for (const scratch of this.scratch) scratch.restore();
+    const { arena, pages } = world.vm.mmu as unknown as { arena: { freeList: number[] }; pages: DeadFields };
+    this.free = arena.freeList;
+    this.pageFields = [pages.gfn, pages.rootCount, pages.hashNext, pages.newer, pages.older];
     this.start = new Snapshot([this.world]);
+    this.hash = new StateHash([this.world]);
   }
 
   /** What a vCPU's fault leaves behind in its own fields is dead when the next one begins: it is wiped. */
@@ -81,10 +110,22 @@ export class Explorer {
     mmu.spteHi = 0x5a5a5a5a;
     mmu.bytes.fill(0x5a);
     if (one.isIdle && thread < this.scratch.length) this.scratch[thread].restore();
+    this.forgetFreed();
+  }
+
+  /**
+   * Which of the free tables is taken next is nobody's business: the lowest. What a page was before it was freed is dead: each
+   * of these fields is set when it is made anew.
+   */
+  private forgetFreed(): void {
+    const { free } = this;
+    if (free.length === 0) return;
+    free.sort((a, b) => b - a);
+    for (const field of this.pageFields) for (const table of free) field[table] = 0x5a5a;
   }
 
   number(): number {
-    const parts: unknown[] = [this.world];
+    const parts: unknown[] = [];
     for (const thread of this.threads.all) thread.state(parts);
     return this.hash.of(parts);
   }
@@ -100,10 +141,8 @@ export class Explorer {
   }
 }
 
-export interface Limits {
+export interface Limits extends Stops {
   readonly maxStates?: number;
-  /** Threads stop at every mark, so that a schedule's length is that of its trace. More states, the same findings. */
-  readonly everyMark?: boolean;
   /** Called now and then. */
   readonly progress?: (states: number, depth: number) => void;
 }
@@ -112,9 +151,9 @@ export function explore(
   interleaved: InterleavedWorld,
   engine: Engine,
   configuration: Configuration,
-  { maxStates = 5_000_000, everyMark = false, progress }: Limits = {},
+  { maxStates = 5_000_000, progress, ...stops }: Limits = {},
 ): Exploration {
-  const explorer = new Explorer(interleaved, engine, configuration, everyMark);
+  const explorer = new Explorer(interleaved, engine, configuration, stops);
   const { threads } = explorer;
   const known = new Map<number, number>();
   /** By state: the one it was found from, the step, its depth. */
@@ -124,6 +163,7 @@ export function explore(
   const from: number[] = [];
   const to: number[] = [];
   const ends: number[] = [];
+  const numbers: number[] = [];
 
   const scheduleTo = (state: number): Step[] => {
     const schedule: Step[] = [];
@@ -135,10 +175,12 @@ export function explore(
     states: parents.length,
     transitions: from.length,
     depth: depths[depths.length - 1],
+    ends: ends.map((state) => numbers[state]).sort((a, b) => a - b),
     violation: what === '' ? null : { what, schedule },
   });
 
-  known.set(explorer.number(), 0);
+  numbers.push(explorer.number());
+  known.set(numbers[0], 0);
   for (let state = 0; state < parents.length; state++) {
     const schedule = scheduleTo(state);
     const come = (): void => {
@@ -162,6 +204,7 @@ export function explore(
           if (next === undefined) {
             next = parents.length;
             known.set(number, next);
+            numbers.push(number);
             parents.push(state);
             steps.push(thread * WAYS + way);
             depths.push(depths[state] + 1);

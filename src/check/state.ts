@@ -2,7 +2,8 @@
  * A state as a whole: everything that can be reached from some objects, to be put back, and as a number.
  *
  * Nothing is listed by hand: what is reached counts, unless it is named in `IGNORED`, each with the reason why no behaviour
- * follows from it. Objects count by what they hold and by which of them is which, in the order in which they are met.
+ * follows from it. Objects of the start count by what they hold, younger ones also by which is which, in the order in which they
+ * are met.
  *
  * The number has 53 bits. Of a million states two would get the same one in one of 10,000 runs, and a state would be taken
  * for seen.
@@ -58,11 +59,6 @@ const IGNORED: ReadonlySet<string> = new Set([
 ]);
 
 const isView = (value: object): value is Int32Array => ArrayBuffer.isView(value);
-
-/** Fields of an object that count, in the order of their making. */
-function fieldsOf(value: object): string[] {
-  return Object.keys(value).filter((name) => !IGNORED.has(name));
-}
 
 // ---- putting back --------------------------------------------------------------------------------------------------
 
@@ -151,20 +147,102 @@ export class Snapshot {
 const doubles = new Float64Array(1);
 const doubleWords = new Int32Array(doubles.buffer);
 
+/** The same in every run, so that states of two explorations can be compared. */
+function numberOf(text: string): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+  return hash;
+}
+
+/** An object that there was at the start, and what its fields held then. */
+interface Origin {
+  readonly object: Record<string, unknown>;
+  readonly names: readonly string[];
+  readonly copy: readonly unknown[];
+  /** Collections count by what is in them now, not by which they are. */
+  readonly isCollection: readonly boolean[];
+}
+
+/** A typed array, in words: one kind of array is compared much faster than several. An arena's are those in use. */
+interface OriginView {
+  readonly arena: Arena | null;
+  readonly words: Int32Array;
+  readonly copy: Int32Array;
+}
+
+/** The number of a state: of all that differs from how it was at the start, where nearly everything is alike. */
 export class StateHash {
   private a = 0;
   private b = 0;
+  /** Objects that there were at the start, but collections. */
+  private readonly known = new Map<object, number>();
+  private readonly origins: Origin[] = [];
+  private readonly views: OriginView[] = [];
   private readonly seen = new Map<object, number>();
   private readonly names = new Map<string, number>();
+  private readonly functions = new WeakMap<object, number>();
   private readonly fields = new WeakMap<object, readonly string[]>();
 
-  /** The number of what can be reached from these. */
-  of(roots: readonly unknown[]): number {
+  constructor(roots: readonly object[]) {
+    const met = new Set<object>(roots);
+    for (const object of met) for (const value of this.remember(object)) if (isObject(value)) met.add(value);
+  }
+
+  /** Keeps one object of the start; what it refers to. */
+  private remember(object: object): readonly unknown[] {
+    if (isCollection(object)) return [...(object as Iterable<unknown>)];
+    this.known.set(object, this.known.size);
+    if (isView(object)) {
+      const words = wordsOf(object);
+      this.views.push({ arena: null, words, copy: words.slice() });
+      return [];
+    }
+    const record = object as Record<string, unknown>;
+    let names = Object.keys(record).filter((name) => !IGNORED.has(name));
+    if (isArena(object)) {
+      names = names.filter((name) => name !== 'words');
+      this.views.push({ arena: object, words: object.words, copy: object.words.slice(0, object.high * TABLE_WORDS) });
+    }
+    const copy = names.map((name) => record[name]);
+    if (!Object.isFrozen(object))
+      this.origins.push({ object: record, names, copy, isCollection: copy.map(isCollection) });
+    return copy;
+  }
+
+  /** The number of the objects of the start and of these. */
+  of(parts: readonly unknown[]): number {
     this.a = 0x9e3779b9 | 0;
     this.b = 0x85ebca6b | 0;
     this.seen.clear();
-    for (const root of roots) this.value(root);
+    for (let i = 0; i < this.origins.length; i++) this.origin(this.origins[i], i);
+    for (let i = 0; i < this.views.length; i++) this.originView(this.views[i], i);
+    this.word(14);
+    for (let i = 0; i < parts.length; i++) this.value(parts[i]);
     return (this.a >>> 0) * 0x200000 + (this.b >>> 11);
+  }
+
+  private origin({ object, names, copy, isCollection }: Origin, number: number): void {
+    for (let i = 0; i < names.length; i++) {
+      const value = object[names[i]];
+      if (value === copy[i] && !isCollection[i]) continue;
+      this.word(number);
+      this.word(i);
+      this.value(value);
+    }
+  }
+
+  private originView({ arena, words: own, copy }: OriginView, number: number): void {
+    const words = arena?.words ?? own;
+    this.word(13);
+    this.word(number);
+    for (let i = 0; i < copy.length; i++) if (words[i] !== copy[i]) this.differs(i, words[i]);
+    const end = arena === null ? 0 : arena.high * TABLE_WORDS;
+    for (let i = copy.length; i < end; i++) if (words[i] !== 0) this.differs(i, words[i]);
+  }
+
+  private differs(at: number, value: number): void {
+    this.word(at);
+    this.word(value);
   }
 
   private word(word: number): void {
@@ -187,7 +265,7 @@ export class StateHash {
         return;
       case 'function':
         this.word(6);
-        this.word(this.name(value.name));
+        this.word(this.functionNumber(value));
         return;
       case 'object':
         if (value === null) this.word(7);
@@ -212,55 +290,72 @@ export class StateHash {
 
   private name(text: string): number {
     let number = this.names.get(text);
-    if (number === undefined) this.names.set(text, (number = this.names.size));
+    if (number === undefined) this.names.set(text, (number = numberOf(text)));
+    return number;
+  }
+
+  private functionNumber(value: object): number {
+    let number = this.functions.get(value);
+    if (number === undefined) this.functions.set(value, (number = this.name((value as { name: string }).name)));
     return number;
   }
 
   private object(object: object): void {
-    const { seen } = this;
-    const index = seen.get(object);
+    const { known, seen } = this;
+    const index = known.get(object) ?? seen.get(object);
     if (index !== undefined) {
       this.word(9);
       this.word(index);
       return;
     }
-    seen.set(object, seen.size);
-    if (isView(object)) this.view(object);
-    else if (Array.isArray(object)) {
+    seen.set(object, known.size + seen.size);
+    if (isCollection(object)) {
       this.word(10);
-      this.word(object.length);
-      for (const value of object) this.value(value);
-    } else if (object instanceof Set || object instanceof Map) {
+      for (const value of object as Iterable<unknown>) this.value(value);
       this.word(11);
-      for (const value of object) this.value(value);
-    } else {
+    } else if (isView(object)) this.view(object);
+    else {
       this.word(12);
       const record = object as Record<string, unknown>;
       const names = this.fieldsOf(object);
-      const arena = names.includes('freeList') && isArena(object);
-      for (let i = 0; i < names.length; i++)
-        if (arena && names[i] === 'words') this.view(object.words, object.high * TABLE_WORDS);
-        else this.value(record[names[i]]);
+      for (let i = 0; i < names.length; i++) this.value(record[names[i]]);
     }
   }
 
-  /** Objects of one class have the same fields. */
+  /** Objects of one class have the same fields, in the order of their making. */
   private fieldsOf(object: object): readonly string[] {
     const prototype = Object.getPrototypeOf(object) as object | null;
-    if (prototype === null || prototype === Object.prototype) return fieldsOf(object);
-    let names = this.fields.get(prototype);
-    if (names === undefined) this.fields.set(prototype, (names = fieldsOf(object)));
+    const isPlain = prototype === null || prototype === Object.prototype;
+    let names = isPlain ? undefined : this.fields.get(prototype);
+    if (names === undefined) {
+      names = Object.keys(object).filter((name) => !IGNORED.has(name));
+      if (!isPlain) this.fields.set(prototype, names);
+    }
     return names;
   }
 
   /** Mostly zeros. */
-  private view(view: Int32Array, length = view.length): void {
+  private view(view: Int32Array): void {
     this.word(13);
-    for (let i = 0; i < length; i++) {
+    for (let i = 0; i < view.length; i++) {
       const value = view[i];
       if (value === 0) continue;
       this.word(i);
       this.word(value);
     }
   }
+}
+
+function wordsOf({ buffer, byteOffset, byteLength }: Int32Array): Int32Array {
+  return new Int32Array(buffer, byteOffset, byteLength / 4);
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
+}
+
+/** Typed arrays that are no whole words are small ones. */
+function isCollection(value: unknown): boolean {
+  if (Array.isArray(value) || value instanceof Set || value instanceof Map) return true;
+  return isObject(value) && isView(value) && ((value.byteLength | value.byteOffset) & 3) !== 0;
 }

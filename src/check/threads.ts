@@ -11,6 +11,7 @@
  */
 import { LOCK_MMU, LOCK_NOTIFIER, LOCK_SHARED, LOCK_SLOTS, LOCK_SRCU } from '../mmu/lock.ts';
 import {
+  RACE_ENTRY,
   RACE_FAULT_BEFORE_LOCK,
   RACE_SLOT_WALK,
   RACE_SYNC_ROUND,
@@ -18,6 +19,7 @@ import {
   RACE_TDP_YIELD,
   RACE_ZAP_BATCH,
 } from '../mmu/race.ts';
+import type { Untouched } from './alike.ts';
 import type { createWorld, Operation, perform, World } from './world.ts';
 
 /** The changed copy of world.ts and all below it: what comes to a mark gives a generator. */
@@ -25,10 +27,13 @@ export interface InterleavedWorld {
   readonly createWorld: typeof createWorld;
   readonly perform: typeof perform;
   /** The thread whose stack is given runs now. */
-  readonly $run: (stack: unknown[]) => void;
+  readonly $run: (stack: unknown[], passes: Passes) => void;
   /** Where each call is that may stop, as "function file:line of the bundle". */
   readonly $sites: readonly string[];
 }
+
+/** Does a thread pass a mark without stopping? `at`: the entry or word that is about to change, or 0. */
+export type Passes = (kind: number, point: number, at: number) => boolean;
 
 /** Events by the numbers of scripts/interleave.mjs. */
 export const EVENT_RACE = 1;
@@ -38,7 +43,7 @@ export const EVENT_UNLOCK = 4;
 export const EVENT_READERS = 5;
 export const EVENT_NOTIFIERS = 6;
 export const EVENT_CHOOSE = 7;
-export type MarkEvent = readonly [kind: number, argument: number];
+export type MarkEvent = readonly [kind: number, argument: number, at?: number];
 type Running = Generator<MarkEvent, unknown, unknown>;
 
 const DROPS = [RACE_ZAP_BATCH, RACE_SYNC_ROUND, RACE_TDP_YIELD];
@@ -54,7 +59,7 @@ export interface ThreadPlan {
 export function runAlone<T>(interleaved: InterleavedWorld, started: T): T {
   if (typeof (started as { next?: unknown }).next !== 'function') return started;
   const running = started as unknown as Running;
-  interleaved.$run([]);
+  interleaved.$run([], () => false);
   for (let value: unknown; ; ) {
     const step = running.next(value);
     if (step.done === true) return step.value as T;
@@ -137,10 +142,24 @@ export class Threads {
   private readonly interleaved: InterleavedWorld;
   private readonly world: World;
   private readonly everyMark: boolean;
+  private readonly untouched: Untouched | null;
+  private readonly passes: Passes;
+  /** Since the thread that runs was asked whether it gives way, it has only looked at entries of untouched frames. */
+  private looks = false;
+  /** It has released mmu_lock and not stopped there. */
+  private releases = false;
 
-  /** `everyMark`: a thread stops even where nobody else could go on. */
-  constructor(interleaved: InterleavedWorld, world: World, plans: readonly ThreadPlan[], everyMark = false) {
+  /** `untouched`: null: threads stop at each entry. `everyMark`: they stop even where nothing is lost if they don't. */
+  constructor(
+    interleaved: InterleavedWorld,
+    world: World,
+    plans: readonly ThreadPlan[],
+    untouched: Untouched | null,
+    everyMark: boolean,
+  ) {
     this.everyMark = everyMark;
+    this.untouched = untouched;
+    this.passes = (kind, point, at) => this.pass(kind, point, at);
     this.interleaved = interleaved;
     this.world = world;
     this.all = plans.map((plan, id) => new Thread(plan, id));
@@ -156,6 +175,19 @@ export class Threads {
 
   get areDone(): boolean {
     return this.all.every((thread) => thread.isDone);
+  }
+
+  /** True: the thread that runs goes on, as if this mark were not there. */
+  private pass(kind: number, point: number, at: number): boolean {
+    const { untouched } = this;
+    if (kind !== EVENT_YIELDS) {
+      this.looks = false;
+      return kind === EVENT_RACE && (PASSED.includes(point) || untouched?.isStoodFor(point, at) === true);
+    }
+    if (at === 0 || untouched === null) return false;
+    const again = this.looks;
+    this.looks = !this.everyMark && untouched.has(at);
+    return (again && this.looks) || untouched.isStoodFor(point, at);
   }
 
   /** In how many ways a thread can go on now. While hardware is choosing, nobody else does anything. */
@@ -190,18 +222,39 @@ export class Threads {
   /** Lets a thread go on, in one of its ways, to its next mark. */
   step(thread: Thread, way: number): void {
     let value: unknown;
+    this.looks = this.isLooking(thread, way);
+    this.releases = false;
+    let begins = thread.event === null;
     if (thread.event === null) {
       thread.operation = thread.plan.program[thread.at++][way];
       thread.stack = [];
       thread.running = this.interleaved.perform(this.world, thread.operation) as unknown as Running;
     } else value = this.take(thread, thread.event, way);
-    this.interleaved.$run(thread.stack);
-    do {
-      const step = this.next(thread, value);
+    this.interleaved.$run(thread.stack, this.passes);
+    for (;;) {
+      const event = this.next(thread, value);
       value = false;
-      if (step === null) return;
-      thread.event = step;
-    } while (this.arrive(thread, thread.event) || this.isAlone(thread));
+      if (event === null) return;
+      thread.event = event;
+      if (begins && this.isEntered(thread, event)) this.take(thread, event, 0);
+      else if (!this.arrive(thread, event) && !this.isAlone(thread)) return;
+      begins = false;
+    }
+  }
+
+  /**
+   * The first mark of an operation, which has done nothing yet: a vCPU is about to enter the guest, or a lock is free. It
+   * goes on, as others could as well have run before it began.
+   */
+  private isEntered(thread: Thread, [kind, argument]: MarkEvent): boolean {
+    if (this.everyMark) return false;
+    return kind === EVENT_LOCK ? this.isFree(thread, argument) : kind === EVENT_RACE && argument === RACE_ENTRY;
+  }
+
+  private isLooking({ event }: Thread, way: number): boolean {
+    if (this.everyMark || event === null || event[0] !== EVENT_YIELDS || way !== 0) return false;
+    const at = event[2] ?? 0;
+    return at !== 0 && this.untouched?.has(at) === true;
   }
 
   /** At a mark where there is nothing to choose, and nobody else could go on: no need to stop. */
@@ -250,12 +303,15 @@ export class Threads {
 
   /** True: it doesn't stop here. */
   private arrive(thread: Thread, [kind, argument]: MarkEvent): boolean {
+    if (this.releases && (kind !== EVENT_UNLOCK || argument !== LOCK_SRCU))
+      throw new Error(`${thread.plan.name} does something between its release of mmu_lock and that of the slots`);
+    this.releases = false;
     if (kind === EVENT_RACE) {
       if (DROPS.includes(argument)) {
         thread.dropped = thread.mmuLock;
         thread.mmuLock = 0;
       }
-      return PASSED.includes(argument);
+      return false;
     }
     if (kind === EVENT_UNLOCK) return this.release(thread, argument);
     if (kind === EVENT_READERS)
@@ -272,7 +328,12 @@ export class Threads {
       return true;
     } else if (thread.mmuLock !== lock)
       throw new Violation(`${thread.plan.name} releases mmu_lock, which it hasn't so`);
-    else thread.mmuLock = 0;
+    else {
+      thread.mmuLock = 0;
+      // It will release the slots next, and does nothing in between.
+      this.releases = thread.reading === 1 && !this.everyMark;
+      return this.releases;
+    }
     return false;
   }
 }

@@ -99,8 +99,10 @@ export class World {
     try {
       vcpu.touchPage(page, write ? 1 : 0);
     } catch (error) {
-      if (error instanceof KvmError && this.vm.mmu.slots[0].find(page) === null) return;
-      throw error;
+      if (!(error instanceof KvmError)) throw error;
+      if (this.vm.mmu.slots[0].find(page) !== null)
+        this.fault = `page ${page}: an access fails though its slot is there: ${error.message}`;
+      return;
     }
     const { pfn } = this.tlbs[vcpu.id];
     const now = this.host.pfnAt(HOST_HVA + 4096 * page);

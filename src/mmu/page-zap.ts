@@ -88,7 +88,9 @@ export function prepareZapPage(mmu: Mmu, sp: number, invalid: number[]): number 
   mmu.stats.mmu_shadow_zapped++;
   const pages = mmu.pages;
   let zapped = zapUnsyncChildren(mmu, sp, invalid);
-  for (let i = 0; i < 512; i++) zapped += zapPte(mmu, sptepAt(sp, i), invalid);
+  const { words } = mmu.arena;
+  for (let sptep = sptepAt(sp, 0); sptep < sptepAt(sp + 1, 0); sptep++)
+    if ((words[sptep << 1] | words[(sptep << 1) + 1]) !== 0) zapped += zapPte(mmu, sptep, invalid);
   for (let p = mmu.lists.first(pages.parents, sp); p !== 0; p = mmu.lists.first(pages.parents, sp))
     dropParentPte(mmu, sp, p);
   mmu.zapUnstable = zapped !== 0;

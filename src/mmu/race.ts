@@ -37,9 +37,10 @@ export const RACE_TDP_SPIN = 13;
 /** A word of the dirty log is about to be taken. */
 export const RACE_LOG_WORD = 14;
 
-export function race(_point: number): void {}
+/** `_at`: the entry that is about to change (an sptep), or the word of the log; 0: no one in particular. */
+export function race(_point: number, _at?: number): void {}
 
 /** Does somebody wait for the lock or the CPU, so that a walk must give way here? Never in production. */
-export function yields(_point: number): boolean {
+export function yields(_point: number, _at?: number): boolean {
   return false;
 }

@@ -40,7 +40,7 @@ export function spteHi(mmu: Mmu, sptep: number): number {
 
 /** Stores over an entry that isn't present. @kvm mmu_spte_set */
 export function mmuSpteSet(mmu: Mmu, sptep: number, lo: number, hi: number): void {
-  race(RACE_SPTE);
+  race(RACE_SPTE, sptep);
   const words = mmu.arena.words;
   if (isShadowPresent(words[sptep << 1])) throw new Error(`INVARIANT set: entry ${sptep} is present`);
   words[sptep << 1] = lo;
@@ -49,7 +49,7 @@ export function mmuSpteSet(mmu: Mmu, sptep: number, lo: number, hi: number): voi
 
 /** Empties an entry without a trace in lists, statistics or A and D bits. @kvm mmu_spte_clear_no_track */
 export function mmuSpteClearNoTrack(mmu: Mmu, sptep: number): void {
-  race(RACE_SPTE);
+  race(RACE_SPTE, sptep);
   const words = mmu.arena.words;
   words[sptep << 1] = 0;
   words[(sptep << 1) + 1] = 0;
@@ -61,7 +61,7 @@ export function mmuSpteClearNoTrack(mmu: Mmu, sptep: number): void {
  * @kvm mmu_spte_update
  */
 export function mmuSpteUpdate(mmu: Mmu, sptep: number, lo: number, hi: number): boolean {
-  race(RACE_SPTE);
+  race(RACE_SPTE, sptep);
   const words = mmu.arena.words;
   const oldLo = words[sptep << 1];
   const oldHi = words[(sptep << 1) + 1];
@@ -91,7 +91,7 @@ export function updatePageStats(mmu: Mmu, level: number, count: number): void {
 
 /** Empties an entry and hands its A and D bits to the host. The old low word. @kvm mmu_spte_clear_track_bits */
 function mmuSpteClearTrackBits(mmu: Mmu, sptep: number): number {
-  race(RACE_SPTE);
+  race(RACE_SPTE, sptep);
   const words = mmu.arena.words;
   const lo = words[sptep << 1];
   const hi = words[(sptep << 1) + 1];
@@ -170,7 +170,7 @@ export function zapRmap(mmu: Mmu, heads: Int32Array, at: number): boolean {
  * Returns one thing: whether a TLB flush is needed. @kvm spte_write_protect
  */
 export function spteWriteProtect(mmu: Mmu, sptep: number, ptProtect: boolean): boolean {
-  race(RACE_SPTE);
+  race(RACE_SPTE, sptep);
   const { words } = mmu.arena;
   const f = mmu.format;
   const at = sptep << 1;
@@ -235,7 +235,7 @@ export function rmapsGfnWriteProtect(mmu: Mmu, slot: MemSlot, gfn: number, minLe
 
 /** Clears the A bit, or tracks access; true if it was used. @kvm mmu_spte_age */
 export function spteAge(mmu: Mmu, sptep: number): boolean {
-  race(RACE_SPTE);
+  race(RACE_SPTE, sptep);
   const { words } = mmu.arena;
   const f = mmu.format;
   const at = sptep << 1;

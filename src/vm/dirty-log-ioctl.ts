@@ -52,7 +52,7 @@ function collect(mmu: Mmu, slot: MemSlot, bitmap: Int32Array, copy: Int32Array):
   let flush = false;
   lock(LOCK_MMU);
   for (let i = 0; i < bitmap.length; i += 2) {
-    race(RACE_LOG_WORD);
+    race(RACE_LOG_WORD, i);
     const lo = bitmap[i];
     const hi = bitmap[i + 1];
     copy[i] = lo;
@@ -99,7 +99,7 @@ export function clearDirtyLog(
   lock(LOCK_MMU);
   for (let i = 0; i < words; i += 2) {
     const at = first / 32 + i;
-    race(RACE_LOG_WORD);
+    race(RACE_LOG_WORD, at);
     const lo = bitmap[at] & wanted[i];
     const hi = bitmap[at + 1] & wanted[i + 1];
     if (lo === 0 && hi === 0) continue;

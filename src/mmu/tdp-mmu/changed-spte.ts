@@ -140,7 +140,7 @@ function handleRemovedTable(mmu: Mmu, sp: number, shared: boolean): void {
   for (let i = 0; i < 512; i++) {
     const { words } = mmu.arena;
     const at = sptepAt(sp, i) << 1;
-    if (isShadowPresent(words[at])) race(RACE_SPTE);
+    if (isShadowPresent(words[at])) race(RACE_SPTE, at >>> 1);
     // Frozen by somebody who is about to store into it.
     while (isRemoved(words[at], words[at + 1]) && yields(RACE_TDP_SPIN));
     const oldLo = words[at];

@@ -81,7 +81,7 @@ function clearInSmallTable(mmu: Mmu, it: TdpIter, end: number, bit: number): boo
   let changed = false;
   let { gfn, sptep } = it;
   while (gfn < before) {
-    if (gfn !== it.yieldedGfn && yields(RACE_TDP_YIELD)) {
+    if (gfn !== it.yieldedGfn && yields(RACE_TDP_YIELD, sptep)) {
       it.goTo(mmu, gfn);
       giveWay(mmu, it, false);
       return changed;

@@ -44,7 +44,7 @@ export function rearmSpteAtomic(
   level: number,
   bits: number,
 ): boolean {
-  race(RACE_TDP_CMPXCHG);
+  race(RACE_TDP_CMPXCHG, sptep);
   const { words } = mmu.arena;
   if (words[sptep << 1] !== lo || words[(sptep << 1) + 1] !== hi) return false;
   words[sptep << 1] = lo & ~bits;
@@ -56,7 +56,7 @@ export function rearmSpteAtomic(
 function exchange(mmu: Mmu, it: TdpIter, newLo: number, newHi: number): boolean {
   const { oldLo, oldHi } = it;
   if (it.yielded || isRemoved(oldLo, oldHi)) throw new Error(`INVARIANT frozen: a store over entry ${it.sptep}`);
-  race(RACE_TDP_CMPXCHG);
+  race(RACE_TDP_CMPXCHG, it.sptep);
   const { words } = mmu.arena;
   const at = it.sptep << 1;
   if (words[at] !== oldLo || words[at + 1] !== oldHi) {
@@ -76,9 +76,9 @@ export function zapSpteAtomic(mmu: Mmu, it: TdpIter): boolean {
   const { oldLo, oldHi, asId, gfn, level } = it;
   const { frozenHi, tdpTellsAfterFreeze } = mmu.kernel;
   if (!(tdpTellsAfterFreeze ? exchange : setSpteAtomic)(mmu, it, REMOVED_SPTE_LO, frozenHi)) return false;
-  race(RACE_TDP_FROZEN);
+  race(RACE_TDP_FROZEN, it.sptep);
   flushRemoteTlbsRange(mmu, gfn, pagesPerLevel(level));
-  race(RACE_SPTE);
+  race(RACE_SPTE, it.sptep);
   mmu.arena.words[it.sptep << 1] = 0;
   mmu.arena.words[(it.sptep << 1) + 1] = 0;
   if (!tdpTellsAfterFreeze) return true;
@@ -102,7 +102,7 @@ export function setSpteNoAccTrack(mmu: Mmu, it: TdpIter, newLo: number, newHi: n
  * high word is `hi`. @kvm tdp_mmu_set_spte_no_dirty_log
  */
 export function rearmSpte(mmu: Mmu, asId: number, sptep: number, gfn: number, hi: number, bits: number): void {
-  race(RACE_SPTE);
+  race(RACE_SPTE, sptep);
   const { words } = mmu.arena;
   const lo = words[sptep << 1];
   words[sptep << 1] = lo & ~bits;
@@ -112,7 +112,7 @@ export function rearmSpte(mmu: Mmu, asId: number, sptep: number, gfn: number, hi
 /** Holding the lock for writing. @kvm _tdp_mmu_set_spte, __tdp_mmu_set_spte, kvm_tdp_mmu_write_spte */
 function store(mmu: Mmu, it: TdpIter, newLo: number, newHi: number, accTrack: boolean): void {
   if (it.yielded || isRemoved(it.oldLo, it.oldHi)) throw new Error(`INVARIANT frozen: a store over entry ${it.sptep}`);
-  race(RACE_SPTE);
+  race(RACE_SPTE, it.sptep);
   // An exchange where the CPU or the fast fault may have set bits since, so that none of them is lost.
   if (isShadowPresent(it.oldLo) && isLast(it.oldLo, it.level) && hasVolatileBits(mmu.format, it.oldLo, it.oldHi))
     it.reread(mmu);
@@ -130,7 +130,7 @@ function store(mmu: Mmu, it: TdpIter, newLo: number, newHi: number, accTrack: bo
  */
 export function condResched(mmu: Mmu, it: TdpIter, flush: boolean): boolean {
   if (it.nextLastLevelGfn === it.yieldedGfn) return false;
-  if (!yields(RACE_TDP_YIELD)) return false;
+  if (!yields(RACE_TDP_YIELD, it.sptep)) return false;
   giveWay(mmu, it, flush);
   return true;
 }
