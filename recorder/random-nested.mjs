@@ -82,7 +82,7 @@ function scenario(seed, ops) {
     const w = pick(windows);
     const va = w.va + (chance(0.7) ? pick(w.hot) : off(w.slot));
     const l = chance(0.75) ? w.level : 2 + int(2);
-    const other = pick(windows);
+    const other = pick(windows.filter((x) => x.slot === w.slot));
     const edit = pick(['-W', '+W', '+W', '-A', '+A', '-D', '+N', '-N', '-P', '+P', '+P', '+WUAD', '+PWUA',
       l === w.level ? `@${hex(w.slot.home + (l === 1 ? off(w.slot) : 0))}` : '+A', l === other.level ? `~${hex(other.va)}` : '-W']);
     push(`wpte ${w.root} ${hex(va)} ${l} ${edit}`);

@@ -42,7 +42,15 @@ describe('a scenario', () => {
   });
 
   it('that sets nothing has one vCPU, the plain dirty log and the limit of KVM', () => {
-    expect(parseMachine([])).toEqual({ vcpus: 1, manual: 0, mmuPages: 0, ring: 0, nested: false, unpopulated: [], writes: [] });
+    expect(parseMachine([])).toEqual({
+      vcpus: 1,
+      manual: 0,
+      mmuPages: 0,
+      ring: 0,
+      nested: false,
+      unpopulated: [],
+      writes: [],
+    });
   });
 
   it('without a run is refused', () => {
