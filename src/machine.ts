@@ -64,6 +64,8 @@ export interface MachineOptions extends DeviceOptions {
   /** Time of day at power-on, UTC, seconds since 1970; the host's if absent. A fixed one makes runs repeatable. */
   readonly epoch?: number;
   readonly trace?: Tracer;
+  /** For a recording (`TouchRecorder`): the CPUs count their loads and stores. */
+  readonly countsAccesses?: boolean;
 }
 
 export interface ExecResult {
@@ -227,6 +229,7 @@ export class Machine {
       ringBytes: options.ringBytes,
       pml: options.pml,
       trace,
+      countsAccesses: options.countsAccesses,
     });
     this.pc.waitsForClock = this.realtime;
     this.devices = attachDevices(this.pc, options, this.console);
