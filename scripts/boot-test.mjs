@@ -3,8 +3,9 @@
  *
  *   npm run test:boot [-- --kernel generic,cloud,i386,i386-pae,6.12] [--paging tdp,shadow] [--policy lazy,zap] [--scale 0.1] [--json]
  *                        [--timeout SECONDS] [--memory 512M] [--cpus N] [--driver penumbra|qemu] [--logs FOLDER]
- *                        [--check-log N] [--verify N]
+ *                        [--check-log N] [--tracker T] [--verify N]
  *
+ * `--paging`, `--policy` and `--tracker` may be any that `penumbra run` knows (tdp-mmu, ept-tdp-mmu, ...; bitmap, pml, ring, pml-ring).
  * `--check-log N` keeps the dirty log on and compares it with memory every N million instructions; `--verify N` checks all invariants
  * of the MMU every N exits. `--scale 1` is all of the work (20 seconds in QEMU); the busybox benchmarks are always whole. Needs the images of
  * `guests/build-debian.sh`; `i386`, `i386-pae` and `6.12`, which run only when named, those of `guests/build-debian-others.sh`.
@@ -18,14 +19,12 @@ import { DRIVERS, refuse, runGuest, table } from './guest-run.mjs';
 import { setupOrExit } from './setup.mjs';
 
 const KERNELS = Object.keys(KERNEL_MAKERS);
-const PAGINGS = ['tdp', 'shadow'];
-const POLICIES = ['lazy', 'zap'];
 
 const options = parseOptions();
-const kernels = listOf('kernel', KERNELS);
+const kernels = wantedKernels();
 const isOurs = options.driver === 'penumbra';
-const pagings = isOurs ? listOf('paging', PAGINGS) : ['-'];
 // Any that the machine knows; it says so itself if it doesn't.
+const pagings = isOurs ? options.paging.split(',') : ['-'];
 const policies = isOurs ? options.policy.split(',') : ['-'];
 const driver =
   DRIVERS[options.driver] ?? refuse(`--driver ${options.driver}: known are ${Object.keys(DRIVERS).join(' and ')}`);
@@ -55,8 +54,8 @@ process.exitCode = results.some((result) => result.verdict !== 'pass') ? 1 : 0;
 async function boot(kernel, paging, policy) {
   const { memory, cpus, scale } = options;
   const guest = { ...imagesOf(kernel), append: appendOf({ scale }), memory, cpus: Number(cpus) };
-  const { 'check-log': checkLog, verify } = options;
-  const ours = isOurs ? { paging: /** @type {'tdp' | 'shadow'} */ (paging), policy, checkLog, verify } : {};
+  const { 'check-log': checkLog, tracker, verify } = options;
+  const ours = isOurs ? { paging, policy, checkLog, tracker, verify } : {};
   const start = performance.now();
   let initS = Number.NaN;
   const ran = await runGuest(driver({ ...guest, ...ours }), {
@@ -109,8 +108,8 @@ function parseOptions() {
     return parseArgs({
       options: {
         kernel: { type: 'string', default: 'generic,cloud' },
-        paging: { type: 'string', default: PAGINGS.join(',') },
-        policy: { type: 'string', default: POLICIES.join(',') },
+        paging: { type: 'string', default: 'tdp,shadow' },
+        policy: { type: 'string', default: 'lazy,zap' },
         scale: { type: 'string', default: '0.1' },
         memory: { type: 'string', default: '512M' },
         cpus: { type: 'string', default: '1' },
@@ -118,6 +117,7 @@ function parseOptions() {
         timeout: { type: 'string', default: '1800' },
         logs: { type: 'string' },
         'check-log': { type: 'string' },
+        tracker: { type: 'string' },
         verify: { type: 'string' },
         json: { type: 'boolean', default: false },
       },
@@ -127,11 +127,10 @@ function parseOptions() {
   }
 }
 
-/** @param {'kernel' | 'paging'} name @param {string[]} known */
-function listOf(name, known) {
-  const words = options[name].split(',');
-  const odd = words.find((word) => !known.includes(word));
-  if (odd !== undefined) refuse(`--${name} ${odd}: known are ${known.join(' and ')}`);
+function wantedKernels() {
+  const words = options.kernel.split(',');
+  const odd = words.find((word) => !KERNELS.includes(word));
+  if (odd !== undefined) refuse(`--kernel ${odd}: known are ${KERNELS.join(' and ')}`);
   return words;
 }
 

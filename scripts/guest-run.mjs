@@ -14,10 +14,11 @@ import { ROOT } from './setup.mjs';
  * @property {string} [memory] such as 512M
  * @property {number} [cpus]
  * @property {string} [cpu] MODEL[,+feature,-feature,vendor=V]
- * @property {'tdp' | 'shadow'} [paging] how ours translates; QEMU has no such choice
+ * @property {string} [paging] how ours translates; QEMU has no such choice
  * @property {string} [policy]
  * @property {number} [epochS] ours: time of day at power-on, seconds since 1970
  * @property {string} [checkLog] ours: million instructions between two comparisons of the dirty log with memory
+ * @property {string} [tracker] ours: how the dirty log is kept
  * @property {boolean} [reboot] ours: a reset boots the kernel again; QEMU ends
  * @property {string} [verify] ours: exits between two checks of the MMU's invariants
  */
@@ -36,7 +37,8 @@ export const DRIVERS = { penumbra: penumbraCommand, qemu: qemuCommand };
 
 /** @param {Guest} guest */
 export function penumbraCommand(guest) {
-  const { kernel, initrd, append, memory, cpus, cpu, paging, policy, epochS, checkLog, verify, reboot } = guest;
+  const { kernel, initrd, append, memory, cpus, cpu, paging, policy, epochS, checkLog, tracker, verify, reboot } =
+    guest;
   const command = [process.execPath, join(ROOT, 'bin', 'penumbra.mjs'), 'run', '--kernel', kernel];
   if (initrd !== undefined) command.push('--initrd', initrd);
   // One word, as the command line may begin with a dash.
@@ -48,6 +50,7 @@ export function penumbraCommand(guest) {
   if (policy !== undefined) command.push('--policy', policy);
   if (epochS !== undefined) command.push('--epoch', String(epochS));
   if (checkLog !== undefined) command.push('--check-log', checkLog);
+  if (tracker !== undefined) command.push('--tracker', tracker);
   if (reboot === true) command.push('--reboot');
   if (verify !== undefined) command.push('--verify', verify, '--stats');
   return command;

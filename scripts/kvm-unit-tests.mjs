@@ -9,7 +9,7 @@
  * Parameters are read from its x86/unittests.cfg. --only takes a section's name there (`pcid-enabled`) or a file's (`pcid`: all its
  * sections); without it the tests of EXPECTED run, with --all every section, and every x86/*.flat that has none, but long ones only
  * by their names. --driver qemu runs them in QEMU without KVM, for comparison. --markdown writes the table into FILE, as
- * the part of this build: what is there of another build stays.
+ * the part of this build: what is there of another build stays; with --only other rows stay, too.
  *
  * A test passes if it ends through the debug-exit device with value 0 (status 1), says FAIL nowhere, and PASS at least as often as
  * on a machine that has the feature; it is skipped if it says so itself (status 77, or SKIP and nothing else). A test that is about
@@ -21,7 +21,7 @@ import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { DRIVERS, refuse, runGuest, table } from './guest-run.mjs';
 import { setupOrExit } from './setup.mjs';
-import { parseConfig, unitTestOf } from './unittests-config.mjs';
+import { parseConfig, unitTestOf, variantsOf } from './unittests-config.mjs';
 import { EXPECTED, judge, NEEDS } from './unittests-verdict.mjs';
 import { updateDocument } from './unittests-table.mjs';
 
@@ -70,7 +70,7 @@ const planned = chosen.flatMap((test) =>
 const results = new Array(planned.length);
 let next = 0;
 await Promise.all(Array.from({ length: jobs }, work));
-if (options.markdown !== undefined) updateDocument(options.markdown, arch, results);
+if (options.markdown !== undefined) updateDocument(options.markdown, arch, results, options.only.length > 0, pagings);
 console.log(options.json ? JSON.stringify(results, null, 1) : render());
 process.exitCode = results.some((result) => result.verdict === 'fail') ? 1 : 0;
 
@@ -119,7 +119,7 @@ function readTests() {
     const others = readdirSync(join(folder, 'x86'))
       .filter((file) => file.endsWith('.flat') && !known.some((test) => test.file === file))
       .map((file) => unitTestOf({ name: basename(file, '.flat'), values: { file } }, epochS));
-    return [...known, ...others];
+    return [...known, ...others].flatMap((test) => [test, ...variantsOf(test)]);
   } catch (error) {
     refuse(`${configFile}: ${error instanceof Error ? error.message : String(error)}`);
   }

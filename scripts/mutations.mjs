@@ -25,7 +25,7 @@ const JUDGE = 'src/conform/testing/first-difference.ts';
 
 /** What a call's text must say to be taken away. */
 const NAMES =
-  /flush|rmap|lists\.(?:add|remove|clear)|parent|dirty|track|unsync|shadowed|guard|stale|obsolete|sync|zap|protect|drop|makePagesAvailable|gpteChanged|SelfChange/i;
+  /flush|rmap|lists\.(?:add|remove|clear)|parent|dirty|track|unsync|shadowed|guard|stale|obsolete|sync|zap|protect|drop|rearm|makePagesAvailable|gpteChanged|SelfChange/i;
 /** Not calls of the engine's own: what only observes. */
 const SPARED = /trace|race\(|verify|lists\.(?:first|next|at|count)|Math\.|pages\.(?:nextUnsync|unlist)/;
 /** What vitest is asked for, by the second and the third judge. */
@@ -206,9 +206,8 @@ async function main() {
       list: { type: 'boolean', default: false },
     },
   });
-  const all = mutants()
-    .filter(({ key }) => values.only.some((text) => key.includes(text)))
-    .slice(Number(values.from));
+  const known = mutants();
+  const all = known.filter(({ key }) => values.only.some((text) => key.includes(text))).slice(Number(values.from));
   if (values.list) {
     for (const { file, line, call, replacement } of all) console.log(`${file}:${line}  ${call} -> ${replacement}`);
     console.log(`${all.length} mutants`);
@@ -216,6 +215,8 @@ async function main() {
   }
   /** @type {Record<string, string>} */
   const justified = JSON.parse(readFileSync(SURVIVORS, 'utf8'));
+  for (const key of Object.keys(justified))
+    if (!known.some((mutant) => mutant.key === key)) throw new Error(`${SURVIVORS}: no such call: ${key}`);
   const folder = mkdtempSync(join(tmpdir(), 'penumbra-mutants-'));
   const verdicts = { caught: 0, justified: 0, survived: /** @type {string[]} */ ([]) };
   const unchanged = { file: 'none', line: 0, start: 0, end: 0, replacement: '', call: '', key: '' };

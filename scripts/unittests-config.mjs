@@ -71,6 +71,22 @@ export function unitTestOf({ name, values }, epochS) {
   return test;
 }
 
+/**
+ * Sections of our own: a section's test on another CPU. QEMU's `max` has five levels of page tables; ours has them only by name, as
+ * Linux would use them.
+ *
+ * @type {Record<string, { name: string, cpu: string }[]>}
+ */
+const VARIANTS = {
+  la57: [{ name: 'la57-5-levels', cpu: 'max,+la57' }],
+  access: [{ name: 'access-5-levels', cpu: 'max,+la57' }],
+};
+
+/** @param {UnitTest} test @returns {UnitTest[]} */
+export function variantsOf(test) {
+  return (VARIANTS[test.name] ?? []).map((variant) => ({ ...test, ...variant }));
+}
+
 /** `host` is all that there is, which is what `max` means here. @param {string} text */
 function cpuOf(text) {
   const [model, ...features] = text.split(',');

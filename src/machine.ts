@@ -64,6 +64,8 @@ export interface MachineOptions extends DeviceOptions {
   /** Time of day at power-on, UTC, seconds since 1970; the host's if absent. A fixed one makes runs repeatable. */
   readonly epoch?: number;
   readonly trace?: Tracer;
+  /** For a recording (`TouchRecorder`): the CPUs count their loads and stores. */
+  readonly countsAccesses?: boolean;
 }
 
 export interface ExecResult {
@@ -227,6 +229,7 @@ export class Machine {
       ringBytes: options.ringBytes,
       pml: options.pml,
       trace,
+      countsAccesses: options.countsAccesses,
     });
     this.pc.waitsForClock = this.realtime;
     this.devices = attachDevices(this.pc, options, this.console);
@@ -305,10 +308,11 @@ export class Machine {
   async exec(command: string): Promise<ExecResult> {
     const mark = `penumbra-${++this.commands}`;
     const from = this.console.length;
-    // In two parts, so that the echo of the command line isn't taken for the answer.
-    this.console.write(`${command}; echo "${mark.slice(0, 4)}""${mark.slice(4)}:$?:"\n`);
+    // In two parts, so that the echo of the command line, which a shell may wrap, isn't taken for the answer.
+    const begun = `"${mark.slice(0, 4)}""${mark.slice(4)}`;
+    this.console.write(`echo ${begun}<"; ${command}; echo ${begun}:$?:"\n`);
     const text = await this.console.waitFor(new RegExp(`${mark}:(\\d+):`), from);
-    const [, output = '', status = '0'] = new RegExp(`^[^\\n]*\\n([^]*?)${mark}:(\\d+):`).exec(text) ?? [];
+    const [, output = '', status = '0'] = new RegExp(`${mark}<\\r?\\n([^]*?)${mark}:(\\d+):`).exec(text) ?? [];
     return { output: output.replaceAll('\r\n', '\n'), status: Number(status) };
   }
 

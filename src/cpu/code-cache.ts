@@ -28,6 +28,11 @@ export class CodeCache {
   readonly #tooLongHelper: number;
   readonly #listeners: ((host: number, has: boolean) => void)[] = [];
   readonly #copy = new Uint8Array(32);
+  /**
+   * The beginning of a no-op of 8 bytes by which a guest marks where it is; its last byte says which mark. Generated code is left
+   * before it. Null: nobody asks. One that crosses pages isn't noticed.
+   */
+  marker: Uint8Array | null = null;
   /** Addresses in memory of instructions that generated code is left before. */
   readonly #stops = new Set<number>();
   #mapCount = 0;
@@ -118,8 +123,10 @@ export class CodeCache {
         this.#special(record, H_CHAIN_LINK, at, known);
         break;
       }
-      if (this.#stops.size !== 0 && this.#stops.has(page + at)) {
+      const mark = this.marker === null ? 0 : this.#markAt(this.marker, page, at);
+      if (mark !== 0 || (this.#stops.size !== 0 && this.#stops.has(page + at))) {
         this.stop(record, at);
+        this.#words[(record + R_IMMEDIATE) >>> 2] = mark;
         this.#words[(map >>> 2) + at] = record;
         break;
       }
@@ -219,6 +226,17 @@ export class CodeCache {
     for (const address of this.#stops) this.invalidate(address);
     this.#stops.clear();
     this.drops++;
+  }
+
+  #markAt(marker: Uint8Array, page: number, at: number): number {
+    if (at + marker.length >= 4096) return 0;
+    for (let i = 0; i < marker.length; i++) if (this.#bytes[page + at + i] !== marker[i]) return 0;
+    return this.#bytes[page + at + marker.length];
+  }
+
+  /** Of a stop: the guest's mark, or 0. */
+  markOf(stop: number): number {
+    return this.#words[(stop + R_IMMEDIATE) >>> 2];
   }
 
   isStop(record: number): boolean {

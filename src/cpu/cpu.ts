@@ -42,6 +42,7 @@ import {
   LIMIT,
   LINEAR_MASK,
   LINEAR_RIP,
+  LOADS,
   NMI_BLOCKED,
   NO_EXCEPTION,
   PENDING_ERROR,
@@ -56,6 +57,7 @@ import {
   SHADOW_ON,
   SS,
   STACK_MASK,
+  STORES,
   TLB_SET,
   TLB_SET_BYTES,
 } from './state.ts';
@@ -112,14 +114,16 @@ export class Cpu {
   interceptExceptions = 0;
   readonly intercepted = { vector: 0, error: 0 };
   readonly hostDebug = new HostDebug();
+  /** The guest is about to do the no-op that `CodeCache.marker` begins. */
+  onMark: (mark: number) => void = () => {};
   /** What EXIT_UNSUPPORTED was about. */
   unsupported = '';
 
   /**
    * `memory` must be at its final size: generated code and all views use its buffer of now. `sibling`: another CPU of the
-   * same machine, whose decoded code this one shares (`layoutBeside`).
+   * same machine, whose decoded code this one shares (`layoutBeside`). `counts`: generated code counts its loads and stores.
    */
-  constructor(memory: WebAssembly.Memory, layout: Layout, bus: Bus, sibling?: Cpu) {
+  constructor(memory: WebAssembly.Memory, layout: Layout, bus: Bus, sibling?: Cpu, counts = false) {
     const buffer = memory.buffer;
     this.layout = layout;
     this.bus = bus;
@@ -161,14 +165,15 @@ export class Cpu {
         this.#clock.calledAt = record;
         return floatAssist(this, record, form);
       },
-      // A single step is one step.
-      bulk: (record, bytes, copies) => (record < this.#stepRecord ? bulk.run(record, bytes, copies !== 0) : 0),
+      // A single step is one step; and who counts accesses wants to end where he said.
+      bulk: (record, bytes, copies) =>
+        record < this.#stepRecord && !counts ? bulk.run(record, bytes, copies !== 0) : 0,
       find: (lo, hi) => this.#finder.find(lo, hi),
       link: (record) => this.#finder.link(record),
       guard: (record) => this.#finder.guard(record),
       helper: (record) => this.#helper(record),
     };
-    const instance = new WebAssembly.Instance(interpreterFor(layout), { e: { memory, ...environment } });
+    const instance = new WebAssembly.Instance(interpreterFor(layout, counts), { e: { memory, ...environment } });
     this.#run = instance.exports['run'] as (record: number) => void;
     resetState(this.state);
     this.modeChanged();
@@ -298,10 +303,14 @@ export class Cpu {
     const { state } = this;
     const record = this.#finder.find(state.get(LINEAR_RIP), state.high(LINEAR_RIP));
     if (record === 0) return;
-    // Of a breakpoint that is another address's of the same memory, or another CPU's.
-    if (this.code.isStop(record)) return this.#step();
+    // Of a breakpoint that is another address's of the same memory, or another CPU's; or a mark.
+    if (this.code.isStop(record)) {
+      const mark = this.code.markOf(record);
+      if (mark !== 0) this.onMark(mark);
+      return this.#step();
+    }
     state.setPair(RIP_PAGE, state.get(LINEAR_RIP) & ~4095, state.high(LINEAR_RIP));
-    this.#enter(record, budget * RECORD_BYTES);
+    this.#enter(record, this.memory.exitRequested ? 1 : budget * RECORD_BYTES);
   }
 
   #enter(record: number, limit: number): void {
@@ -545,6 +554,15 @@ export class Cpu {
   /** Retired instructions, while the bus is called. */
   get nowInCall(): number {
     return this.#clock.inCall;
+  }
+
+  /** Loads and stores of at most 8 bytes, MMIO included, if this CPU counts them; while no generated code runs. */
+  get loads(): number {
+    return Number(this.state.big(LOADS)) + this.memory.loads;
+  }
+
+  get stores(): number {
+    return Number(this.state.big(STORES)) + this.memory.stores;
   }
 
   /** Retired instructions, while no generated code runs. */

@@ -67,7 +67,9 @@ export function deliver(cpu: Cpu, vector: number, error: number, kind: EventKind
   const { memory } = cpu;
   const { notesHits } = memory;
   memory.notesHits = true;
+  memory.delivering = true;
   const done = deliverAll(cpu, vector, error, kind);
+  memory.delivering = false;
   memory.notesHits = notesHits;
   return done;
 }

@@ -6,15 +6,16 @@ import { INSTRUCTION_TABLE } from './table/table.ts';
 
 export const FORMS = spread(INSTRUCTION_TABLE);
 
-/** Modules by the address of the state, the one part of a layout that generated code knows. */
-const compiled = new Map<number, WebAssembly.Module>();
+/** Modules by what they depend on: of a layout generated code knows the address of the state. */
+const compiled = new Map<string, WebAssembly.Module>();
 
 /** A CPU at the same place as an earlier one needs no other module. */
-export function interpreterFor(layout: Layout): WebAssembly.Module {
-  let module = compiled.get(layout.state);
+export function interpreterFor(layout: Layout, counts: boolean): WebAssembly.Module {
+  const key = `${layout.state} ${counts}`;
+  let module = compiled.get(key);
   if (module === undefined) {
-    module = new WebAssembly.Module(interpreterModule(FORMS, layout));
-    compiled.set(layout.state, module);
+    module = new WebAssembly.Module(interpreterModule(FORMS, layout, counts));
+    compiled.set(key, module);
   }
   return module;
 }

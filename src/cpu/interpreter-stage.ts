@@ -56,6 +56,7 @@ import {
   FPR,
   type Layout,
   LINEAR_MASK,
+  LOADS,
   PENDING_ERROR,
   PENDING_VECTOR,
   RCX,
@@ -65,6 +66,7 @@ import {
   SCRATCH_STORE,
   SS_BASE,
   STACK_MASK,
+  STORES,
   TLB_ADDEND,
   TLB_ENTRIES,
   TLB_ENTRY_BYTES,
@@ -72,6 +74,14 @@ import {
   TLB_WRITE_TAG,
 } from './state.ts';
 import { I32, I64, V128 } from './wasm-encoder.ts';
+
+/** Locals of the function, and whether it counts loads and stores. */
+export interface StageFrame {
+  readonly tlb: number;
+  readonly target: number;
+  readonly base: number;
+  readonly counts: boolean;
+}
 
 export class InterpreterStage implements Stage {
   readonly #f: FunctionBuilder;
@@ -82,6 +92,7 @@ export class InterpreterStage implements Stage {
   readonly #tlbLocal: number;
   readonly #targetLocal: number;
   readonly #baseLocal: number;
+  readonly #counts: boolean;
   #write: StagedWrite | null = null;
 
   constructor(
@@ -90,16 +101,17 @@ export class InterpreterStage implements Stage {
     imports: Imports,
     exits: Exits,
     operands: readonly OperandKind[],
-    locals: { tlb: number; target: number; base: number },
+    frame: StageFrame,
   ) {
     this.#f = f;
     this.#layout = layout;
     this.#imports = imports;
     this.#exits = exits;
     this.#operands = operands;
-    this.#tlbLocal = locals.tlb;
-    this.#targetLocal = locals.target;
-    this.#baseLocal = locals.base;
+    this.#tlbLocal = frame.tlb;
+    this.#targetLocal = frame.target;
+    this.#baseLocal = frame.base;
+    this.#counts = frame.counts;
   }
 
   get #pc(): Value {
@@ -260,7 +272,15 @@ export class InterpreterStage implements Stage {
     return f.get(I32, host);
   }
 
+  /** Of an access that has been found possible. */
+  #count(counter: number, bytes: number): void {
+    if (!this.#counts) return;
+    const at = this.#layout.state + counter;
+    this.#f.emit(storeTo(add(loadFrom(I64, 8, k32(0), at), k64(bytes > 8 ? 2 : 1)), 8, k32(0), at));
+  }
+
   #put(host: Value, bytes: number, value: Value): void {
+    this.#count(STORES, bytes);
     this.#f.emit(storeTo(value, bytes, host));
     this.#f.if(eq32(host, k32(this.#layout.state + SCRATCH_STORE)), () => {
       this.#f.emit(call(I32, this.#imports.commit, this.#pc).code, [0x1a]);
@@ -272,8 +292,9 @@ export class InterpreterStage implements Stage {
   }
 
   #load(linear: Value, bytes: number, flags: number): Value {
-    const at = this.keep(linear);
-    return this.keep(loadFrom(bytes === 16 ? V128 : I64, bytes, this.#host(at, bytes, flags)));
+    const host = this.#host(this.keep(linear), bytes, flags);
+    this.#count(LOADS, bytes);
+    return this.keep(loadFrom(bytes === 16 ? V128 : I64, bytes, host));
   }
 
   store(linear: Value, bytes: number, value: Value): void {
@@ -282,6 +303,7 @@ export class InterpreterStage implements Stage {
 
   loadForWrite(linear: Value, bytes: number): StagedWrite {
     const host = this.#host(this.keep(linear), bytes, SLOW_WRITE | SLOW_MODIFY);
+    this.#count(LOADS, bytes);
     const value = this.keep(loadFrom(bytes === 16 ? V128 : I64, bytes, host));
     return { value, put: (v) => this.#put(host, bytes, v) };
   }

@@ -92,8 +92,8 @@ interface Indexes extends Imports {
   readonly helper: number;
 }
 
-/** The module's bytes for one layout. */
-export function interpreterModule(forms: Forms, layout: Layout): Uint8Array {
+/** The module's bytes for one layout. `counts`: it counts loads and stores (LOADS, STORES), which costs time. */
+export function interpreterModule(forms: Forms, layout: Layout, counts = false): Uint8Array {
   const module = new WasmModule();
   module.importMemory('e', 'memory');
   const imports: Indexes = {
@@ -107,13 +107,19 @@ export function interpreterModule(forms: Forms, layout: Layout): Uint8Array {
     guard: module.importFunction('e', 'guard', [I32], [I32]),
     helper: module.importFunction('e', 'helper', [I32], [I32]),
   };
-  const groups = forms.groups.map((group) => addGroup(module, group, layout, imports));
-  new MainFunction(forms, layout, imports, groups).addTo(module);
+  const groups = forms.groups.map((group) => addGroup(module, group, layout, imports, counts));
+  new MainFunction(forms, layout, imports, groups, counts).addTo(module);
   return module.bytes();
 }
 
 /** `group(record)`: does the one instruction; 0 when it faults. */
-function addGroup(module: WasmModule, group: readonly Handler[], layout: Layout, imports: Indexes): number {
+function addGroup(
+  module: WasmModule,
+  group: readonly Handler[],
+  layout: Layout,
+  imports: Indexes,
+  counts: boolean,
+): number {
   const f = new FunctionBuilder([I32], [I32, I64]);
   const tlb = 1;
   const exits: Exits = {
@@ -130,7 +136,7 @@ function addGroup(module: WasmModule, group: readonly Handler[], layout: Layout,
     sub,
     group.map((handler) => () => {
       handler.semantics(
-        new InterpreterStage(f, layout, imports, exits, handler.operands, { tlb, target: 2, base: -1 }),
+        new InterpreterStage(f, layout, imports, exits, handler.operands, { tlb, target: 2, base: -1, counts }),
       );
       exits.next();
     }),
@@ -148,6 +154,7 @@ class MainFunction {
   readonly layout: Layout;
   readonly imports: Indexes;
   readonly groups: readonly number[];
+  readonly #counts: boolean;
   readonly #f = new FunctionBuilder([I32], [I32, I32, I32, I64]);
   readonly #exitLabel = 1;
   readonly #loopLabel = 2;
@@ -166,11 +173,12 @@ class MainFunction {
     repeatMany: (steps) => this.#repeat(this.#f.get(I32, steps)),
   };
 
-  constructor(forms: Forms, layout: Layout, imports: Indexes, groups: readonly number[]) {
+  constructor(forms: Forms, layout: Layout, imports: Indexes, groups: readonly number[], counts: boolean) {
     this.forms = forms;
     this.layout = layout;
     this.imports = imports;
     this.groups = groups;
+    this.#counts = counts;
   }
 
   addTo(module: WasmModule): void {
@@ -256,10 +264,8 @@ class MainFunction {
 
   #instructions(): (() => void)[] {
     return this.forms.hot.map((handler) => () => {
-      const locals = { tlb: TLB, target: TARGET, base: BASE };
-      handler.semantics(
-        new InterpreterStage(this.#f, this.layout, this.imports, this.#exits, handler.operands, locals),
-      );
+      const frame = { tlb: TLB, target: TARGET, base: BASE, counts: this.#counts };
+      handler.semantics(new InterpreterStage(this.#f, this.layout, this.imports, this.#exits, handler.operands, frame));
       this.#exits.next();
     });
   }

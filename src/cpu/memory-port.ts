@@ -87,6 +87,11 @@ export class MemoryPort {
   notesHits = false;
   /** The next instruction hits a breakpoint on data: it has to be a single step. */
   stepNext = false;
+  /** An event is being delivered: its accesses are the CPU's, no instruction's. */
+  delivering = false;
+  /** Accesses of instructions by `load` and `store`. */
+  loads = 0;
+  stores = 0;
   /** What the last `load` found: low and high word. */
   lo = 0;
   hi = 0;
@@ -283,6 +288,7 @@ export class MemoryPort {
   load(lo: number, hi: number, bytes: number, access: number, stack = false): boolean {
     const host = this.access(lo, hi, bytes, access, false, stack);
     if (host === 0) return false;
+    if (!this.delivering) this.loads++;
     const view = this.#state.view;
     this.hi = 0;
     if (bytes === 1) this.lo = view.getUint8(host);
@@ -295,6 +301,7 @@ export class MemoryPort {
   store(lo: number, hi: number, bytes: number, access: number, valueLo: number, valueHi = 0, stack = false): boolean {
     const host = this.access(lo, hi, bytes, access | ACCESS_WRITE, false, stack);
     if (host === 0) return false;
+    if (!this.delivering) this.stores++;
     const view = this.#state.view;
     if (bytes === 1) view.setUint8(host, valueLo);
     else if (bytes === 2) view.setUint16(host, valueLo, true);

@@ -145,6 +145,10 @@ export const CANONICAL_HALF = 1232;
 
 export const XCR0 = 1240;
 
+/** Accesses of generated code to data, of at most 8 bytes each, 64 bits: where a CPU is made to count them. */
+export const LOADS = 1248;
+export const STORES = 1256;
+
 export const STATE_BYTES = 2048;
 
 export const NO_EXCEPTION = -1;

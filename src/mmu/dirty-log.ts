@@ -14,18 +14,17 @@
  *
  * Source: Linux 6.1 mmu.c, x86.c kvm_mmu_slot_apply_flags.
  */
-import { MAX_HUGEPAGE_LEVEL, pagesPerLevel } from '../base/page.ts';
+import { MAX_HUGEPAGE_LEVEL } from '../base/page.ts';
 import type { MemSlot } from '../mem/memslots.ts';
-import { getShadowPage, linkShadowPage } from './get-page.ts';
 import { maxMappingLevel } from './level.ts';
 import { LOCK_MMU, LOCK_SHARED, lock, unlock } from './lock.ts';
 import { flushRemoteTlbsRange, kickAll, type Mmu, requestAll } from './mmu.ts';
 import { REQ_UPDATE_CPU_DIRTY_LOGGING } from './requests.ts';
-import { mmuSpteSet, rmapAdd, rmapClearDirty, rmapWriteProtect, spteHi, spteLo, zapOneRmapSpte } from './rmap.ts';
-import { childRole, isDirectRole } from './role.ts';
-import { indexOf, spOf, sptepAt } from './shadow-pages.ts';
+import { rmapClearDirty, rmapWriteProtect, zapOneRmapSpte } from './rmap.ts';
+import { isDirectRole } from './role.ts';
+import { spOf } from './shadow-pages.ts';
 import { walkWholeSlot } from './slot-walk.ts';
-import { ACC_EXEC, isShadowPresent, splitChildHi, splitChildLo } from './spte.ts';
+import { splitLarge, trySplitNestedPages } from './split-large.ts';
 import { clearDirtyPtMasked, clearDirtySlot, wrprotSlot } from './tdp-mmu/tdp-dirty.ts';
 import { trySplitHugePages } from './tdp-mmu/tdp-split.ts';
 import { tdpZapCollapsibleSptes } from './tdp-mmu/tdp-zap.ts';
@@ -70,6 +69,11 @@ export function slotTrySplitHugePages(mmu: Mmu, slot: MemSlot): void {
     return;
   }
   if (!mmu.eagerPageSplit) return;
+  if (slot.rmap.length !== 0) {
+    lock(LOCK_MMU);
+    trySplitNestedPages(mmu, slot, slot.baseGfn, slot.baseGfn + slot.npages);
+    unlock(LOCK_MMU);
+  }
   lock(LOCK_SHARED);
   trySplitHugePages(mmu, slot, slot.baseGfn, slot.baseGfn + slot.npages, 1, true);
   unlock(LOCK_SHARED);
@@ -150,8 +154,11 @@ function protectLargeAt(mmu: Mmu, slot: MemSlot, first: number, maskLo: number, 
   const highest = maskHi !== 0 ? 63 - Math.clz32(maskHi) : 31 - Math.clz32(maskLo);
   const start = slot.baseGfn + first + lowest;
   const end = slot.baseGfn + first + highest;
-  if (mmu.tdpMmu && mmu.eagerPageSplit)
-    trySplitHugePages(mmu, slot, start, end + (mmu.kernel.clearSplitsLastPage ? 1 : 0), 1, false);
+  if (mmu.tdpMmu && mmu.eagerPageSplit) {
+    const behind = end + (mmu.kernel.clearSplitsLastPage ? 1 : 0);
+    trySplitNestedPages(mmu, slot, start, behind);
+    trySplitHugePages(mmu, slot, start, behind, 1, false);
+  }
   let flush = slotGfnWriteProtect(mmu, slot, start, 2);
   if (Math.ceil(start / 512) !== Math.ceil(end / 512) && slotGfnWriteProtect(mmu, slot, end, 2)) flush = true;
   // As in `slotRemoveWriteAccess`; else the caller's flush does.
@@ -219,26 +226,4 @@ function splitHead(mmu: Mmu, slot: MemSlot, heads: Int32Array, at: number): bool
   for (let sptep = mmu.lists.first(heads, at); sptep !== 0; sptep = mmu.lists.first(heads, at))
     splitLarge(mmu, slot, sptep);
   return false;
-}
-
-/** One large leaf becomes a table of 512 that map the same. @kvm shadow_mmu_split_huge_page */
-function splitLarge(mmu: Mmu, slot: MemSlot, hugeSptep: number): void {
-  const hugeSp = spOf(hugeSptep);
-  const index = indexOf(hugeSptep);
-  const lo = spteLo(mmu, hugeSptep);
-  const hi = spteHi(mmu, hugeSptep);
-  const access = mmu.pages.entryAccess(hugeSp, index);
-  const gfn = mmu.pages.entryGfn(hugeSp, index);
-  const sp = getShadowPage(mmu, null, gfn, childRole(mmu.pages.role[hugeSp], index, true, access));
-  const level = mmu.pages.level(sp);
-  const mayExecute = level === 1 && mmu.nxHugePages && (access & ACC_EXEC) !== 0;
-  for (let i = 0; i < 512; i++) {
-    const sptep = sptepAt(sp, i);
-    if (isShadowPresent(spteLo(mmu, sptep))) continue;
-    const offset = i * pagesPerLevel(level);
-    const childLo = splitChildLo(mmu.format, lo, hi, offset, level, mayExecute);
-    mmuSpteSet(mmu, sptep, childLo, splitChildHi(mmu.format, lo, hi, offset, mayExecute));
-    rmapAdd(mmu, slot, sptep, gfn + offset, access);
-  }
-  linkShadowPage(mmu, hugeSptep, sp);
 }

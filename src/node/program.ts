@@ -6,6 +6,7 @@
 import { Command } from 'commander';
 import packageJson from '../../package.json' with { type: 'json' };
 import { register as registerConformance } from './commands/conformance.ts';
+import { register as registerRecord } from './commands/record.ts';
 import { register as registerReplay } from './commands/replay.ts';
 import { register as registerRun } from './commands/run.ts';
 import { register as registerStory } from './commands/story.ts';
@@ -33,5 +34,6 @@ export function createProgram(): Command {
   registerTrace(program);
   registerConformance(program);
   registerRun(program);
+  registerRecord(program);
   return program;
 }

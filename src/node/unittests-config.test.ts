@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { parseConfig, splitWords, unitTestOf } from '../../scripts/unittests-config.mjs';
+import { parseConfig, splitWords, unitTestOf, variantsOf } from '../../scripts/unittests-config.mjs';
 
 const testOf = (text: string) => parseConfig(text).map((section) => unitTestOf(section, 1000));
 
@@ -33,6 +33,12 @@ describe('the configuration of kvm-unit-tests', () => {
   it('may ask for a guest with fewer address bits than the host', () => {
     const check = 'check = /sys/module/kvm_intel/parameters/allow_smaller_maxphyaddr=Y';
     expect(testOf(`[n]\n${check}\n`)[0]?.unsupported).toEqual(['allow_smaller_maxphyaddr']);
+  });
+
+  it('has two tests once more with five levels', () => {
+    const [la57, smap] = testOf('[la57]\nfile = la57.flat\nqemu_params = -cpu max\n[smap]\nfile = smap.flat\n');
+    expect(variantsOf(la57)).toEqual([{ ...la57, name: 'la57-5-levels', cpu: 'max,+la57' }]);
+    expect(variantsOf(smap)).toEqual([]);
   });
 
   it('may ask for the date', () => {

@@ -34,6 +34,31 @@ describe('the table of all tests', () => {
     ]);
   });
 
+  it('keeps the rows of tests that were not run, if only some were', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'penumbra-table-'));
+    const file = join(folder, 'all.md');
+    updateDocument(file, 'x86_64', results);
+    updateDocument(file, 'x86_64', [result('pks', 'tdp', 'pass', 1), result('pks', 'shadow', 'pass', 2)], true);
+    updateDocument(file, 'x86_64', [result('new', 'tdp', 'pass', 1), result('new', 'shadow', 'fail', 0)], true);
+    const rows = readFileSync(file, 'utf8')
+      .split('\n')
+      .filter((line) => line.startsWith('| '));
+    const pku = [result('new', 'tdp', 'pass', 7)];
+    updateDocument(file, 'x86_64', pku, true, ['tdp', 'shadow']);
+    expect(readFileSync(file, 'utf8')).toContain('| new | pass (7) |  |  |');
+    updateDocument(file, 'x86_64', pku, true); // other pagings
+    const other = readFileSync(file, 'utf8')
+      .split('\n')
+      .filter((line) => line.startsWith('| '));
+    rmSync(folder, { recursive: true });
+    expect(rows.slice(2)).toEqual([
+      '| smap | pass (18) | fail | FAIL: x |',
+      '| pks | pass (1) | pass (2) |  |',
+      '| new | pass (1) | fail |  |',
+    ]);
+    expect(other).toHaveLength(3);
+  });
+
   it('takes the place of the one before, beside that of the other build', () => {
     const folder = mkdtempSync(join(tmpdir(), 'penumbra-table-'));
     const file = join(folder, 'all.md');

@@ -1,12 +1,21 @@
 /** EPT as a whole: what KVM writes, what the CPU makes of it, what KVM makes of the exit; under both nested engines. */
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { EFAULT, EINVAL } from '../base/errno.ts';
 import { toBigInt } from '../base/u64.ts';
 import { FLAT_HVA, FlatHost } from '../mem/flat-host.ts';
 import { MEM_LOG_DIRTY_PAGES as LOG } from '../mem/memslots.ts';
 import { MmuNotifier } from '../mmu/notifier.ts';
+import { rmapClearDirty } from '../mmu/rmap.ts';
 import { ROLE_AD_DISABLED, roleLevel } from '../mmu/role.ts';
-import { isAccessTracked, isDirty, isMmioSpte } from '../mmu/spte.ts';
+import {
+  isAccessTracked,
+  isDirty,
+  isMmioSpte,
+  pfnOf,
+  SPTE_AD_DISABLED_HI,
+  SPTE_AD_WRPROT_ONLY_HI,
+  SPTE_W,
+} from '../mmu/spte.ts';
 import { Tracer } from '../trace/tracer.ts';
 import { TP_EXIT, TP_FAST_PAGE_FAULT, TP_PAGE_FAULT, TP_PML_FULL } from '../trace/tracepoints.ts';
 import {
@@ -165,7 +174,9 @@ describe.each(ENGINES)('without A and D the %s', (_name, tdpMmu) => {
     const built = build();
     const { vm, vcpu } = built;
     vcpu.touchPage(3, WRITE);
+    const markDirty = vi.spyOn(vm.mmu.host, 'markDirty');
     built.setFlags(LOG);
+    expect(markDirty).toHaveBeenCalledTimes(1);
     const { lo, hi } = entryAt(vm, vcpu, 3 * 4096);
     expect([lo & 7, isDirty(vm.mmu.format, lo, hi)]).toEqual([5, false]);
     expect(bitsOf(vm.getDirtyLog(0))).toEqual([]);
@@ -177,6 +188,20 @@ describe.each(ENGINES)('without A and D the %s', (_name, tdpMmu) => {
     expect(bitsOf(vm.getDirtyLog(0))).toEqual([3]);
     expectSound(vm);
   });
+});
+
+it.each(ENGINES)('with D and without PML the %s takes W, and nothing is told: D stays', (_name, tdpMmu) => {
+  const built = buildVm({ ept: AD, tdpMmu, level: 1 });
+  const { vm, vcpu } = built;
+  vcpu.touchPage(3, WRITE);
+  const markDirty = vi.spyOn(vm.mmu.host, 'markDirty');
+  built.setFlags(LOG);
+  const { lo, hi } = entryAt(vm, vcpu, 3 * 4096);
+  expect([lo & SPTE_W, isDirty(vm.mmu.format, lo, hi)]).toEqual([0, true]);
+  // Nor as a writable page ages.
+  vcpu.touchPage(3, WRITE);
+  expect(new MmuNotifier(vm.mmu).clearFlushYoung(FLAT_HVA, FLAT_HVA + 8 * 4096)).toBe(true);
+  expect(markDirty).not.toHaveBeenCalled();
 });
 
 describe.each(ENGINES)('page-modification logging under the %s', (_name, tdpMmu) => {
@@ -272,6 +297,29 @@ describe.each(ENGINES)('page-modification logging under the %s', (_name, tdpMmu)
     expect(errnoOf(() => vm.enableCap(CAP_DIRTY_LOG_RING, 8192))).toBe(EINVAL);
     expect(errnoOf(() => vm.enableCap(CAP_DIRTY_LOG_RING, 16384))).toBe(0);
   });
+});
+
+it("collecting a page takes D from each of its entries, but W from a nested guest's, and from one without D, which tells the host", () => {
+  const { vm, vcpu } = buildVm({ ept: PML, level: 1 });
+  const { mmu } = vm;
+  for (const gfn of [3, 4, 5]) vcpu.touchPage(gfn, WRITE);
+  const entries = [3, 4, 5].map((gfn) => entryAt(vm, vcpu, gfn * 4096).sptep);
+  const { words } = mmu.arena;
+  words[(entries[1] << 1) + 1] |= SPTE_AD_WRPROT_ONLY_HI;
+  words[(entries[2] << 1) + 1] |= SPTE_AD_DISABLED_HI;
+  // As if all of them mapped frame 3.
+  const [heads] = mmu.slots[0].byId(0)!.rmap;
+  for (const sptep of entries.slice(1)) mmu.lists.add(heads, 3, sptep);
+  const markDirty = vi.spyOn(mmu.host, 'markDirty');
+  expect(rmapClearDirty(mmu, heads, 3)).toBe(true);
+  expect(entries.map((sptep) => words[sptep << 1] & (SPTE_W | mmu.format.dirtyLo))).toEqual([
+    SPTE_W,
+    mmu.format.dirtyLo,
+    mmu.format.dirtyLo,
+  ]);
+  const pfns = [3, 5].map((gfn) => pfnOf(entryAt(vm, vcpu, gfn * 4096).lo, entryAt(vm, vcpu, gfn * 4096).hi));
+  expect(markDirty.mock.calls.flat()).toEqual(pfns);
+  expect(rmapClearDirty(mmu, heads, 3)).toBe(false);
 });
 
 describe('five levels', () => {

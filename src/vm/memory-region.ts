@@ -232,10 +232,10 @@ function allocMetadata(mmu: Mmu, slot: MemSlot): void {
   }
 }
 
-/** The TDP MMU needs no reverse map, and no shadow root will. @kvm kvm_memslots_have_rmaps */
+/** The TDP MMU needs no reverse map before the first root of a nested guest. @kvm kvm_memslots_have_rmaps */
 function allocTables(mmu: Mmu, slot: MemSlot): void {
   const { baseGfn, npages } = slot;
-  if (!mmu.tdpMmu) allocRmap(slot);
+  if (!mmu.tdpMmu || mmu.shadowRootAllocated) allocRmap(slot);
   slot.lpageInfo = makeLpageInfo(baseGfn, npages, slot.userspaceAddr);
   slot.gfnTrack = new Uint16Array(npages);
 }

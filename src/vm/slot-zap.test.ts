@@ -2,7 +2,19 @@
 import { describe, expect, it } from 'vitest';
 import { EINVAL } from '../base/errno.ts';
 import { FLAT_HVA } from '../mem/flat-host.ts';
-import { buildVm, type BuiltVm, errnoOf, expectSound, flushesDuring, READ, WRITE } from './testing/build-vm.ts';
+import { zapAllFast, zapSlot } from '../mmu/page-zap.ts';
+import { TP_PREPARE_ZAP_PAGE } from '../trace/tracepoints.ts';
+import { buildGuest, type Guest } from './testing/build-guest.ts';
+import {
+  activePages,
+  buildVm,
+  type BuiltVm,
+  errnoOf,
+  expectSound,
+  flushesDuring,
+  READ,
+  WRITE,
+} from './testing/build-vm.ts';
 import { CAP_DISABLE_QUIRKS, CAP_DISABLE_QUIRKS2, KERNEL_6_12, QUIRK_SLOT_ZAP_ALL } from './vm.ts';
 
 const OTHER = 2 ** 30;
@@ -54,6 +66,46 @@ describe.each([
     expect(faultsOf(built, 3)).toBe(0);
     expect(faultsOf(built, (2 * OTHER) / 4096 + 3)).toBe(1);
     expectSound(built.vm);
+  });
+});
+
+describe('under shadow paging, a slot that goes', () => {
+  const MIB = 2 ** 20;
+  const DATA = { id: 1, gpa: 16 * MIB, bytes: 4 * MIB };
+  /** The guest's tables are in slot 0, its data in slot 1. */
+  function shadowed(vcpus = 1): Guest {
+    const guest = buildGuest({ slots: [DATA], maps: [{ va: 0x40000000, gpa: DATA.gpa, count: 4 }], vcpus });
+    guest.expectDone('w 0x40000000 1', 'w 0x40003000 1');
+    return guest;
+  }
+  /** Tables that `zapSlot` announces as zapped. */
+  function zapped({ vm }: Guest, id: number): number {
+    vm.trace.clear();
+    vm.trace.on = true;
+    zapSlot(vm.mmu, vm.mmu.slots[0].byId(id)!);
+    const ids = Array.from({ length: vm.trace.count }, (_, n) => vm.trace.words[vm.trace.offsetOf(n)]);
+    return ids.filter((tracepoint) => tracepoint === TP_PREPARE_ZAP_PAGE).length;
+  }
+
+  it('takes along what shadows tables in it, and leaves shadows of tables elsewhere', () => {
+    const guest = shadowed();
+    const tables = activePages(guest.vm).length;
+    expect(zapped(guest, DATA.id)).toBe(0);
+    expect(activePages(guest.vm).length).toBe(tables);
+    expect(zapped(guest, 0)).toBe(tables);
+    expect(activePages(guest.vm)).toEqual([]);
+    expectSound(guest.vm);
+  });
+
+  it('passes over a root that is obsolete and still in use', () => {
+    const guest = shadowed(2);
+    zapAllFast(guest.vm.mmu);
+    expect(guest.vm.mmu.pages.rootCount[guest.vcpu.mmu.root.sp]).toBe(1);
+    // New tables, of the other vCPU.
+    guest.expectDone('vcpu 1', 'nop');
+    const tables = activePages(guest.vm).length;
+    expect(zapped(guest, 0)).toBe(tables);
+    expectSound(guest.vm);
   });
 });
 

@@ -125,6 +125,8 @@ const cmpxchg16b: HelperFunction = (cpu, record) => {
   if (at & 15n) return generalProtection(cpu);
   const host = memory.access(low(at), high(at), 16, programAccess(cpu) | ACCESS_WRITE, true, false);
   if (host === 0) return FAULT;
+  memory.loads += 2;
+  memory.stores += 2;
   const lo = state.view.getBigUint64(host, true);
   const hi = state.view.getBigUint64(host + 8, true);
   const equal = lo === state.big(RAX) && hi === state.big(RDX);

@@ -36,6 +36,17 @@ const minus = (a: Parts): Parts => (isNaNParts(a) ? a : negated(a));
 const sum = (format: Format, a: Parts, b: Parts, subtract: boolean): Parts =>
   add(format, a, subtract ? minus(b) : b, environment);
 
+/** Flags of the steps that the instruction has behind it. */
+let behind = 0;
+
+/** Ends a step. What is found beforehand in one lane keeps the others of the step from being done. False: there is no next step. */
+function endStep(): boolean {
+  const { flags, masked } = environment;
+  behind |= flags & BEFORE & ~masked ? flags & BEFORE : flags;
+  environment.flags = 0;
+  return (behind & ~masked) === 0;
+}
+
 /** A packed operation in TypeScript. `bytes` of the second operand and of the result. */
 const floatFunction = (
   f: (immediate: number) => void,
@@ -46,9 +57,10 @@ const floatFunction = (
     if (!readOperands(cpu, record, size)) return FAULT;
     beginFloat(cpu);
     resultBytes.set(firstBytes);
+    behind = 0;
     f(cpu.state.bytes[record + R_IMMEDIATE]);
-    // What is found beforehand in one lane keeps the others from being done.
-    if (environment.flags & BEFORE & ~environment.masked) environment.flags &= BEFORE;
+    endStep();
+    environment.flags = behind;
     const outcome = endFloat(cpu);
     if (outcome === NEXT) writeResult(cpu, record, size);
     return outcome;
@@ -91,8 +103,7 @@ const dotProduct = (format: Format): HelperFunction =>
       rounded.push(chosen ? multiply(format, a, getNumber(second, format, lane), environment) : NOTHING);
     }
     let values = rounded.map((value) => unpack(format, pack(format, value), environment));
-    // An exception of one step keeps the next from being done.
-    while (values.length > 1 && !(environment.flags & ~environment.masked)) {
+    for (let goesOn = endStep(); goesOn && values.length > 1; goesOn = endStep()) {
       const pairs: Parts[] = [];
       for (let i = 0; i < values.length; i += 2) {
         pairs.push(unpack(format, pack(format, add(format, values[i], values[i + 1], environment)), environment));

@@ -5,55 +5,26 @@
  * The exit status is the guest's if it writes to the debug-exit device, (v << 1) | 1; 0 if it powers off, resets or is
  * left by the escape key; 2 if it can't go on, with its registers on stderr.
  */
-import { existsSync, readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import { ftraceText } from '../../formats/ftrace.ts';
-import {
-  BootError,
-  CpuModelError,
-  hasCrashed,
-  Machine,
-  type MachineStats,
-  MAX_CPUS,
-  PAGINGS,
-  type PagingName,
-  type PcEnd,
-  PolicyError,
-} from '../../machine.ts';
-import { POLICIES, type PolicyName } from '../../mmu/policy.ts';
-import { PRESETS, type PresetName } from '../../mmu/presets.ts';
+import { hasCrashed, type Machine, type MachineStats, PAGINGS, type PcEnd } from '../../machine.ts';
 import { DirtyLogCheck } from '../../vm/machine/dirty-log-check.ts';
 import { writeWhole } from '../atomic-file.ts';
 import { CliError, EXIT_OWN_ERROR } from '../cli-error.ts';
-import { type DeviceFlags, deviceOptions } from '../device-flags.ts';
-import { EscapeKey } from '../escape-key.ts';
 import { GdbServer, parseGdbFlag } from '../gdb-server.ts';
-import { packageFile } from '../package-files.ts';
+import { connectInput } from '../guest-input.ts';
+import { addMachineFlags, loadMachine, type MachineFlags, wholeNumber } from '../machine-flags.ts';
 import { machineTable } from '../table-machine.ts';
 import { TraceClerk } from '../trace-clerk.ts';
 
-interface RunCommandOptions extends DeviceFlags {
-  readonly kernel: string;
-  readonly initrd?: string;
-  readonly append: string;
-  readonly memory: string;
-  readonly cpus: string;
-  readonly quantum?: string;
-  readonly seed?: string;
-  readonly cpu: string;
-  readonly paging?: PagingName;
-  readonly policy: PolicyName | PresetName;
-  readonly hostPages: string;
-  readonly realtime?: boolean;
-  readonly reboot?: boolean;
+interface RunCommandOptions extends MachineFlags {
   readonly dirtyLog?: boolean;
   readonly tracker: string;
   readonly checkLog?: string;
   readonly verify?: string;
   readonly trace?: string;
   readonly stats?: boolean;
-  readonly epoch?: string;
   readonly limit?: string;
   readonly gdb?: string;
   readonly json?: boolean;
@@ -68,58 +39,12 @@ const TRACKERS: Readonly<Record<string, { readonly ringBytes?: number; readonly 
   pml: { pml: true },
   'pml-ring': { ringBytes: RING_BYTES, pml: true },
 };
-const POLICY_NAMES = [...Object.keys(POLICIES), ...PRESETS.map(({ name }) => name)];
-const TINY_GUEST = 'tiny';
-const HOST_LEVELS: Readonly<Record<string, 1 | 2 | 3>> = { '4k': 1, '2m': 2, '1g': 3 };
 
 export function register(program: Command): void {
-  program
+  const command = program
     .command('run')
-    .description('boots a kernel: a bzImage, an ELF with a PVH entry, or a multiboot image')
-    .option('--kernel <file>', 'the kernel; a tiny guest of our own if absent', TINY_GUEST)
-    .option('--initrd <file>', 'its initial RAM disk; for a multiboot image, its module')
-    .option('--append <text>', "the kernel's command line", '')
-    .option('--memory <size>', 'RAM: 512M, 1G; whole MiB', '512M')
-    .option('--cpus <n>', 'CPUs, 1 to 8', '1')
-    .option('--quantum <n>', "of several CPUs: instructions, on the average, until it is the next one's turn")
-    .option('--seed <n>', 'of several CPUs: chooses how long each turn is')
-    .option(
-      '--cpu <model>',
-      "max, qemu64 or another of QEMU's, then changes: max,-smap,+pku,vendor=GenuineIntel",
-      'max',
-    )
-    .addOption(
-      new Option('--paging <name>', "KVM's paging; if absent the kernel's of --policy, or else tdp").choices(
-        Object.keys(PAGINGS),
-      ),
-    )
-    .addOption(
-      new Option('--policy <name>', "the MMU's policy, or a kernel: its policy, engine and version")
-        .choices(POLICY_NAMES)
-        .default('lazy'),
-    )
-    .addOption(
-      new Option('--host-pages <size>', "of the host's mappings").choices(Object.keys(HOST_LEVELS)).default('2m'),
-    )
-    .option(
-      '--disk <file>',
-      'a virtio disk; FILE[,overlay=FILE|,snapshot|,ro]; again for another',
-      (one, all: string[] | undefined) => [...(all ?? []), one],
-    )
-    .option(
-      '--net [allow]',
-      'a network card; allow=ADDRESS:PORT,... are the TCP addresses that the guest may connect to',
-    )
-    .option('--share <folder>', "a folder of the host's by 9P, tag host; FOLDER[,rw], read-only without rw")
-    .option('--rng [seed]', 'an entropy device; the same seed, the same numbers')
-    .option('--balloon', 'a balloon, empty at first')
-    .addOption(
-      new Option('--console <name>', 'which console is typed into; of virtio, hvc0')
-        .choices(['serial', 'virtio'])
-        .default('serial'),
-    )
-    .option('--realtime', "the guest's clock follows the host's, and a halted CPU costs nothing")
-    .option('--reboot', 'a reset boots the kernel again; without it, it ends the run')
+    .description('boots a kernel: a bzImage, an ELF with a PVH entry, or a multiboot image');
+  addMachineFlags(command)
     .option('--dirty-log', 'keeps the dirty log on for the whole run')
     .addOption(
       new Option('--tracker <name>', 'of what the dirty log is made').choices(Object.keys(TRACKERS)).default('bitmap'),
@@ -128,7 +53,6 @@ export function register(program: Command): void {
     .option('--verify <n>', "checks all of the MMU's invariants every n exits")
     .option('--trace <file>', "writes the MMU's tracepoints as ftrace text")
     .option('--stats', "prints KVM's statistics at the end, on stderr")
-    .option('--epoch <seconds>', "time of day at power-on, seconds since 1970; the host's if absent")
     .option('--limit <instructions>', 'ends the run, with status 2, after so many instructions')
     .option('--gdb <port>', 'GDB may attach on this port of 127.0.0.1; PORT,wait: the guest begins when it has')
     .option('--json', 'prints how it ended as JSON on stdout; the console goes to stderr')
@@ -143,7 +67,11 @@ async function run(options: RunCommandOptions): Promise<void> {
     throw new CliError(`--tracker ${options.tracker} needs someone who empties the ring: --check-log`);
   const gdbFlag = options.gdb === undefined ? null : parseGdbFlag(options.gdb);
   const clerk = options.trace === undefined ? null : new TraceClerk(basename(options.kernel));
-  const machine = load(options, clerk);
+  const machine = loadMachine(options, {
+    dirtyLog: options.dirtyLog,
+    ...TRACKERS[options.tracker],
+    trace: clerk?.tracer,
+  });
   clerk?.attach(machine.pc);
   if (options.verify !== undefined) verifyEvery(machine, wholeNumber('--verify', options.verify));
   const check = options.checkLog === undefined ? null : checkLog(machine, wholeNumber('--check-log', options.checkLog));
@@ -164,60 +92,6 @@ async function run(options: RunCommandOptions): Promise<void> {
   if (clerk !== null && options.trace !== undefined) writeWhole(options.trace, ftraceText(clerk.log()));
   report(machine.stats(), end, seconds, options);
   if (check !== null) reportLog(check);
-}
-
-function load(options: RunCommandOptions, clerk: TraceClerk | null): Machine {
-  const cpus = wholeNumber('--cpus', options.cpus);
-  if (cpus > MAX_CPUS) throw new CliError(`--cpus ${options.cpus}: there can be 1 to ${MAX_CPUS}`);
-  try {
-    return Machine.load({
-      kernel: readFileSync(kernelPath(options.kernel)),
-      initrd: options.initrd === undefined ? undefined : readFileSync(options.initrd),
-      cmdline: options.append,
-      name: options.kernel,
-      memory: parseSize(options.memory),
-      cpus,
-      quantum: options.quantum === undefined ? undefined : wholeNumber('--quantum', options.quantum),
-      seed: options.seed === undefined ? undefined : wholeNumber('--seed', options.seed),
-      cpu: options.cpu,
-      paging: options.paging,
-      policy: options.policy,
-      hostLevel: HOST_LEVELS[options.hostPages],
-      realtime: options.realtime,
-      reboot: options.reboot,
-      dirtyLog: options.dirtyLog,
-      ...TRACKERS[options.tracker],
-      epoch: options.epoch === undefined ? undefined : wholeNumber('--epoch', options.epoch),
-      trace: clerk?.tracer,
-      ...deviceOptions(options),
-    });
-  } catch (error) {
-    if (error instanceof BootError) throw new CliError(`${options.kernel}: ${error.message}`);
-    if (error instanceof CpuModelError) throw new CliError(`--cpu ${options.cpu}: ${error.message}`);
-    if (error instanceof PolicyError) throw new CliError(`--policy ${error.message}`);
-    if (error instanceof RangeError) throw new CliError(`--memory ${options.memory}: ${error.message}`);
-    throw error;
-  }
-}
-
-/** A file, or the embedded guest. */
-function kernelPath(kernel: string): string {
-  if (kernel !== TINY_GUEST || existsSync(kernel)) return kernel;
-  return packageFile('guests', 'tiny', 'tiny.elf');
-}
-
-function wholeNumber(flag: string, text: string): number {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || value === 0 || !Number.isSafeInteger(value))
-    throw new CliError(`${flag} takes a whole number above 0, not '${text}'`);
-  return value;
-}
-
-/** Bytes: a number with K, M or G; M if without. */
-function parseSize(text: string): number {
-  const [, digits, unit = 'M'] = /^(\d+)([KMG])?i?B?$/i.exec(text) ?? [];
-  if (digits === undefined) throw new CliError(`--memory takes a size such as 512M or 1G, not '${text}'`);
-  return Number(digits) * 1024 ** ' KMG'.indexOf(unit.toUpperCase());
 }
 
 function verifyEvery(machine: Machine, every: number): void {
@@ -248,30 +122,6 @@ function reportLog({ rounds, logged, lostCount, lost }: DirtyLogCheck): void {
   if (lostCount === 0) return;
   process.stderr.write(`lost: ${lost.map((gfn) => `gfn 0x${gfn.toString(16)}`).join(', ')}\n`);
   process.exitCode = 1;
-}
-
-/** Keys and piped input to the guest. Returns what undoes it. */
-function connectInput(machine: Machine): () => void {
-  const { stdin } = process;
-  const escape = new EscapeKey();
-  const isTerminal = stdin.isTTY;
-  if (isTerminal) stdin.setRawMode(true);
-  const onData = (chunk: Buffer): void => {
-    const keys = isTerminal ? escape.filter(chunk) : chunk;
-    if (keys.length > 0) machine.console.write(keys);
-    if (isTerminal && escape.wantsToLeave) machine.stop();
-  };
-  const onInterrupt = (): void => machine.stop();
-  stdin.on('data', onData);
-  process.on('SIGTERM', onInterrupt);
-  if (!isTerminal) process.on('SIGINT', onInterrupt);
-  return () => {
-    stdin.off('data', onData);
-    if (isTerminal) stdin.setRawMode(false);
-    stdin.pause();
-    process.off('SIGTERM', onInterrupt);
-    process.off('SIGINT', onInterrupt);
-  };
 }
 
 /** Stops the machine after so many instructions. Returns what ends the watch, and tells whether it had to. */

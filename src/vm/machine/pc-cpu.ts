@@ -26,6 +26,7 @@ import type { Vm } from '../vm.ts';
 import { Cpuid, type CpuDescription } from './cpuid.ts';
 import { MemoryUnit } from './memory-unit.ts';
 import { Msrs } from './msrs.ts';
+import type { CpuTouches } from './touch-recorder.ts';
 
 const VECTOR_GP = 13;
 const MSR_TSC = 0x10;
@@ -56,6 +57,8 @@ export interface PcCpuOptions {
   readonly ramBase: number;
   /** The first vCPU, for all others. */
   readonly first: PcCpu | null;
+  /** Of data, for a recording. */
+  readonly countsAccesses: boolean;
 }
 
 export class PcCpu implements Bus {
@@ -66,6 +69,8 @@ export class PcCpu implements Bus {
   readonly cpuidTable: Cpuid;
   /** MP_*. */
   mpState: number;
+  /** Notes which pages are touched, if somebody records that. */
+  touches: CpuTouches | null = null;
   /** A debugger lets the others go on without it. */
   isHeld = false;
   /** Virtual time at which the present run ends. */
@@ -77,14 +82,14 @@ export class PcCpu implements Bus {
   /** Virtual time minus the ticks of retired instructions, ns. */
   private skipped = 0;
 
-  constructor({ index, cpus, vm, board, model, memory, layout, ramBase, first }: PcCpuOptions) {
+  constructor({ index, cpus, vm, board, model, memory, layout, ramBase, first, countsAccesses }: PcCpuOptions) {
     this.index = index;
     this.vm = vm;
     this.board = board;
     this.device = board.cpus[index];
     this.cpuidTable = new Cpuid(model, cpus, index);
     this.unit = new MemoryUnit(vm.mmu, index, ramBase);
-    this.cpu = new Cpu(memory, layout, this, first?.cpu);
+    this.cpu = new Cpu(memory, layout, this, first?.cpu, countsAccesses);
     this.cpu.useCpuid();
     this.unit.connect(this.cpu);
     this.unit.regs.cr4Allowed = this.cpu.cr4Allowed;
@@ -234,7 +239,8 @@ export class PcCpu implements Bus {
   // ---- the bus -----------------------------------------------------------------------------------------------------
 
   translate(lo: number, hi: number, access: number, out: Translation): number {
-    return this.unit.translate(lo, hi, access, out);
+    const status = this.unit.translate(lo, hi, access, out);
+    return this.touches === null ? status : this.touches.translated(this.cpu, status, access, out);
   }
 
   mmioRead(gpaLo: number, gpaHi: number, bytes: number): bigint {

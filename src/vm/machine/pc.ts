@@ -72,6 +72,8 @@ export interface PcOptions {
   /** Bytes of the dirty ring; a bitmap if absent. */
   readonly ringBytes?: number;
   readonly trace?: Tracer;
+  /** The CPUs count their loads and stores, which costs time: for a recording. */
+  readonly countsAccesses?: boolean;
 }
 
 /** How a machine ended. */
@@ -86,6 +88,13 @@ export interface PcEnd {
 /** It has ended, but by nothing that the guest wanted. */
 export function hasCrashed({ reason, status }: PcEnd): boolean {
   return reason === 'failed' || reason === 'shutdown' || (reason === 'halted' && status !== 0);
+}
+
+/** Who looks at a machine between two turns. */
+export interface TurnObserver {
+  /** Instructions, of all CPUs together, until it wants to look again. */
+  readonly left: number;
+  look(): void;
 }
 
 /** Why a debugger has the machine. */
@@ -119,6 +128,8 @@ export class Pc {
   end: PcEnd | null = null;
   /** What a debugger waited for has happened (`debugger.ts`): nothing runs until it has taken this away. */
   stopped: PcStop | null = null;
+  /** Cuts runs where a recording has its borders. */
+  recorder: TurnObserver | null = null;
   /** Loads the kernel again, when the machine was reset or firmware asks for it; without it that is the machine's end. */
   onBoot: (() => void) | null = null;
   /** All CPUs are halted, with nothing to wake one before `board.clock.nextDeadline`. */
@@ -163,7 +174,15 @@ export class Pc {
       tscKhz: TSC_KHZ,
       x2apic: options.cpu.features.has('x2apic'),
     });
-    this.cpus = makeCpus(layouts, { cpus, vm: this.vm, board: this.board, model: options.cpu, memory, ramBase });
+    this.cpus = makeCpus(layouts, {
+      cpus,
+      vm: this.vm,
+      board: this.board,
+      model: options.cpu,
+      memory,
+      ramBase,
+      countsAccesses: options.countsAccesses ?? false,
+    });
     this.turns = new Turns(this.cpus, options.quantum ?? QUANTUM, options.seed ?? 1);
     this.dma = new GuestDma({
       ram: this.ram,
@@ -223,7 +242,9 @@ export class Pc {
         if (!this.wake()) return;
         continue;
       }
-      left -= this.runTurn(turns.active, left);
+      const { recorder } = this;
+      left -= this.runTurn(turns.active, recorder === null ? left : Math.min(left, recorder.left));
+      recorder?.look();
     }
   }
 

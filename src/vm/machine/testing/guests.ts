@@ -48,6 +48,7 @@ export function makePc(
     cpus?: number;
     quantum?: number;
     seed?: number;
+    countsAccesses?: boolean;
   } = {},
 ): TestPc {
   const { paging = 'tdp', policy = 'lazy', cpu = 'max', megabytes = 16, hostLevel } = options;
@@ -70,6 +71,7 @@ export function makePc(
     cpus: options.cpus,
     quantum: options.quantum,
     seed: options.seed,
+    countsAccesses: options.countsAccesses,
     trace,
   });
   bootPc(pc, { kernel, cmdline: '' });
