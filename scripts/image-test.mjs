@@ -54,7 +54,7 @@ async function run() {
     append: `console=ttyS0 quiet root=/dev/vda penumbra.run="${commands}"`,
     memory: options.memory,
     cpus: Number(options.cpus),
-    paging: /** @type {'tdp' | 'shadow'} */ (options.paging),
+    paging: options.paging,
   });
   command.push('--disk', `${join(IMAGE, 'disk.img')},snapshot`);
   const start = performance.now();

@@ -102,7 +102,9 @@ export function isCodeAt(
   peek: (gpa: number) => bigint | null,
 ): boolean {
   const cr3 = BigInt(toNumber(vcpu.state.cr3Lo, vcpu.state.cr3Hi));
-  const gpa = tables.translate(cr3, va);
+  let gpa = tables.translate(cr3, va);
+  const { isNested, nestedCr3Lo, nestedCr3Hi } = vcpu.mmu;
+  if (gpa !== null && isNested) gpa = tables.translate(BigInt(toNumber(nestedCr3Lo, nestedCr3Hi)), gpa);
   if (gpa !== null && inSlot(Number(gpa)) && peek(Number(gpa)) !== OUT_DONE) return false;
   if (vm.mmu.tdp) return true;
   const shadow = shadowTranslate(vm, vcpu, va);

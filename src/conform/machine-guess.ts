@@ -14,6 +14,7 @@ export function guessMachine(script: Script): Machine {
     manual: ops.some((op) => op.kind === 'clearlog') ? 1 : 0,
     mmuPages: 0,
     ring: 0,
+    nested: ops.some((op) => op.kind === 'l2'),
     unpopulated: script.slots.filter((slot) => looksUnpopulated(script, slot)).map((slot) => slot.id),
     writes: [],
   };

@@ -35,13 +35,22 @@ describe('a scenario', () => {
       manual: 3,
       mmuPages: 64,
       ring: 0,
+      nested: false,
       unpopulated: [2],
       writes: [0x2003000n],
     });
   });
 
   it('that sets nothing has one vCPU, the plain dirty log and the limit of KVM', () => {
-    expect(parseMachine([])).toEqual({ vcpus: 1, manual: 0, mmuPages: 0, ring: 0, unpopulated: [], writes: [] });
+    expect(parseMachine([])).toEqual({
+      vcpus: 1,
+      manual: 0,
+      mmuPages: 0,
+      ring: 0,
+      nested: false,
+      unpopulated: [],
+      writes: [],
+    });
   });
 
   it('without a run is refused', () => {

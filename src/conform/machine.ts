@@ -18,6 +18,8 @@ export interface Machine {
   readonly mmuPages: number;
   /** Bytes of each vCPU's dirty ring; 0: bitmaps. */
   readonly ring: number;
+  /** Some root is a nested table: the guest may be a hypervisor. */
+  readonly nested: boolean;
   /** Slots whose memory the recorder did not write before the first op. */
   readonly unpopulated: readonly number[];
   /** Guest addresses in those slots that it wrote all the same (`code`, `poke`), in order. */
@@ -52,6 +54,7 @@ export function parseMachine(settings: readonly string[]): Machine {
   let manual = 0;
   let mmuPages = 0;
   let ring = 0;
+  let nested = false;
   const slots: SlotWords[] = [];
   const written: bigint[] = [];
   for (const line of settings) {
@@ -61,6 +64,7 @@ export function parseMachine(settings: readonly string[]): Machine {
     else if (words[0] === 'manual') manual = number();
     else if (words[0] === 'mmupages') mmuPages = number();
     else if (words[0] === 'ring') ring = number();
+    else if (words[0] === 'nested') nested = true;
     else if (words[0] === 'slot') slots.push(parseSlotWords(words));
     else if (words[0] === 'code' || words[0] === 'poke') written.push(parseNumber(words[1] ?? missing(line)));
   }
@@ -70,6 +74,7 @@ export function parseMachine(settings: readonly string[]): Machine {
     manual,
     mmuPages,
     ring,
+    nested,
     unpopulated: bare.map((slot) => slot.slot),
     writes: written.filter((gpa) => bare.some((slot) => gpa >= slot.gpa && gpa < slot.gpa + slot.size)),
   };

@@ -38,6 +38,7 @@ export function checkHead(check: JsonCheck, head: Record<string, unknown>): Reco
   field(check, head, 'kernel', (v) => check.text(v));
   field(check, head, 'params', (v) => everyValue(check, v, (value) => check.text(value)));
   field(check, head, 'paging', (v) => check.oneOf(v, ['long', 'pae', '32', 'none']));
+  optional(check, head, 'hostLevels', (v) => check.integer(v, 4, 5));
   field(check, head, 'slots', (v) => check.each(v, (slot) => checkSlot(check, slot)));
   field(check, head, 'roots', (v) => everyValue(check, v, (value) => check.hex(value)));
   head['complete'] ??= true;

@@ -176,6 +176,8 @@ export interface RecordingHead {
   readonly kernel: string;
   readonly params: Readonly<Record<string, string>>;
   readonly paging: 'long' | 'pae' | '32' | 'none';
+  /** Levels of the host's tables, and so of nested ones, where they aren't 4. */
+  readonly hostLevels?: 4 | 5;
   readonly slots: readonly SlotInfo[];
   /** Number of a root to the address of its table. */
   readonly roots: Readonly<Record<string, Hex>>;

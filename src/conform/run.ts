@@ -24,6 +24,8 @@ const GUEST_OPS: ReadonlySet<string> = new Set<GuestOp['kind']>([
   'wpte',
   'invlpg',
   'cr3',
+  'l2',
+  'l1',
   'cr4',
   'cr0',
   'vcpu',

@@ -73,6 +73,9 @@ export type Op =
   | { readonly kind: 'invlpg'; readonly va: bigint }
   /** `root` is the number of a root that the scenario made (then its address is meant), else an address. */
   | { readonly kind: 'cr3'; readonly root: bigint }
+  /** Into a nested guest under the nested tables of that root; out of it. */
+  | { readonly kind: 'l2'; readonly root: bigint }
+  | { readonly kind: 'l1' }
   | { readonly kind: 'cr4'; readonly value: bigint }
   | { readonly kind: 'cr0'; readonly value: bigint }
   | { readonly kind: 'vcpu'; readonly vcpu: number }
@@ -294,6 +297,8 @@ const OPS: Readonly<Record<string, (words: Words) => Op>> = {
   wpte: parseWpte,
   invlpg: (w) => ({ kind: 'invlpg', va: w.number(1) }),
   cr3: (w) => ({ kind: 'cr3', root: w.number(1) }),
+  l2: (w) => ({ kind: 'l2', root: w.number(1) }),
+  l1: () => ({ kind: 'l1' }),
   cr4: (w) => ({ kind: 'cr4', value: w.number(1) }),
   cr0: (w) => ({ kind: 'cr0', value: w.number(1) }),
   vcpu: (w) => ({ kind: 'vcpu', vcpu: w.small(1, MAX_VCPUS, 'vcpu') }),

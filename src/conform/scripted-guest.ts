@@ -23,6 +23,10 @@ const STACK_TOP = 0x1ff0;
 const TSS_BASE = 0x1200;
 const GDT_BASE = 0x1280;
 const IDT_BASE = 0x1400;
+/** Where the hypervisor goes on after a nested page fault, and its control block. */
+const NPF_HANDLER = 0x1150;
+const VMCB = 0x8000;
+const EFER_SVME = 1 << 12;
 /** Ports that end an op: done, then by exception. */
 const PORTS = new Map([
   [0x10, 'done'],
@@ -30,6 +34,7 @@ const PORTS = new Map([
   [0x12, 'gp'],
   [0x13, 'df'],
   [0x14, 'ud'],
+  [0x16, 'npf'],
 ]);
 const MAX_RUNS = 32;
 const MMIO_ANSWER = 0xa5;
@@ -62,6 +67,8 @@ export type GuestOp = Extract<
       | 'wpte'
       | 'invlpg'
       | 'cr3'
+      | 'l2'
+      | 'l1'
       | 'cr4'
       | 'cr0'
       | 'vcpu'
@@ -86,13 +93,15 @@ export class ScriptedGuest {
     this.vmm = vmm;
     this.tables = new GuestTables(script.paging, (gpa, bytes) => vmm.peek(gpa, bytes));
     this.users = Array.from({ length: machine.vcpus }, () => false);
-    for (let i = 0; i < machine.vcpus; i++) this.setupVcpu(vmm.vm.createVcpu());
+    for (let i = 0; i < machine.vcpus; i++) this.setupVcpu(vmm.vm.createVcpu(), machine.nested);
   }
 
-  private setupVcpu(vcpu: Vcpu): void {
+  private setupVcpu(vcpu: Vcpu, isNested: boolean): void {
     const { paging, roots } = this.script;
+    const mode = PAGING[paging];
+    const efer = isNested && paging === 'long' ? mode.efer | EFER_SVME : mode.efer;
     const cr3 = paging === 'none' ? 0n : BigInt(roots['0'] ?? 0);
-    vcpu.setSregs({ ...PAGING[paging], cr3, cpl: 0, idtBase: IDT_BASE, gdtBase: GDT_BASE, tssBase: TSS_BASE });
+    vcpu.setSregs({ ...mode, efer, cr3, cpl: 0, idtBase: IDT_BASE, gdtBase: GDT_BASE, tssBase: TSS_BASE });
   }
 
   /** The vCPU that ops are for. */
@@ -124,6 +133,10 @@ export class ScriptedGuest {
         return this.run(this.stub(STUBS.cr4, false), op.value, 0n, false);
       case 'cr0':
         return this.run(this.stub(STUBS.cr0, false), op.value, 0n, false);
+      case 'l2':
+        return this.setNested(BigInt(this.script.roots[String(op.root)] ?? op.root));
+      case 'l1':
+        return this.setNested(null);
       case 'vcpu':
         if (op.vcpu >= this.users.length) throw new ScenarioError(`no vcpu ${op.vcpu}`);
         this.current = op.vcpu;
@@ -175,6 +188,19 @@ export class ScriptedGuest {
     const address = BigInt(this.script.roots[String(root)] ?? root);
     this.out.args = { value: `0x${address.toString(16)}` };
     this.run(this.stub(STUBS.cr3, false), address, 0n, false);
+  }
+
+  private setNested(nestedCr3: bigint | null): void {
+    const { cr0, cr3Lo, cr3Hi, cr4, efer } = this.vcpu.state;
+    const registers = { cr0, cr3: toU64(cr3Lo, cr3Hi), cr4, efer, idtBase: IDT_BASE, gdtBase: GDT_BASE };
+    const block = { vmcb: VMCB, rip: NPF_HANDLER, rsp: STACK_TOP };
+    this.out.res['ret'] = 0;
+    try {
+      this.vcpu.setNestedState(nestedCr3 === null ? null : { nestedCr3, ...registers, ...block });
+    } catch (error) {
+      if (!(error instanceof KvmError)) throw error;
+      this.out.res['ret'] = -error.errno;
+    }
   }
 
   private execute(va: bigint, user: boolean): void {
@@ -269,6 +295,10 @@ export class ScriptedGuest {
     if (exit === 'pf' || exit === 'gp' || exit === 'df') {
       res['cr2'] = `0x${toU64(state.cr2Lo, state.cr2Hi).toString(16)}`;
       res['err'] = `0x${this.errorOnStack().toString(16)}`;
+    }
+    if (exit === 'npf') {
+      res['info1'] = `0x${(this.vmm.peek(VMCB + 0x78, 8) ?? 0n).toString(16)}`;
+      res['info2'] = `0x${(this.vmm.peek(VMCB + 0x80, 8) ?? 0n).toString(16)}`;
     }
     res['rip'] = hex(rip);
     this.setUser(user, true);

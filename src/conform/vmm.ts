@@ -99,7 +99,18 @@ export class Vmm {
     const eagerPageSplit = parseBool(script.params['eager_page_split'] ?? 'Y');
     const npt = script.mode !== 'C';
     const tdpMmu = script.mode === 'B';
-    this.vm = new Vm({ host: this.mm, npt, tdpMmu, eagerPageSplit, nxHugePages, trace, policy, bugs, kernel });
+    this.vm = new Vm({
+      host: this.mm,
+      npt,
+      tdpMmu,
+      eagerPageSplit,
+      nxHugePages,
+      trace,
+      policy,
+      bugs,
+      kernel,
+      hostLevels: script.hostLevels,
+    });
     orGiveUp(() => {
       if (machine.manual) this.vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, machine.manual);
       if (machine.ring) this.vm.enableCap(CAP_DIRTY_LOG_RING, machine.ring);

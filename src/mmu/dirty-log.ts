@@ -14,18 +14,17 @@
  *
  * Source: Linux 6.1 mmu.c, x86.c kvm_mmu_slot_apply_flags.
  */
-import { MAX_HUGEPAGE_LEVEL, pagesPerLevel } from '../base/page.ts';
+import { MAX_HUGEPAGE_LEVEL } from '../base/page.ts';
 import type { MemSlot } from '../mem/memslots.ts';
-import { getShadowPage, linkShadowPage } from './get-page.ts';
 import { maxMappingLevel } from './level.ts';
 import { LOCK_MMU, LOCK_SHARED, lock, unlock } from './lock.ts';
 import { flushRemoteTlbsRange, kickAll, type Mmu, requestAll } from './mmu.ts';
 import { REQ_UPDATE_CPU_DIRTY_LOGGING } from './requests.ts';
-import { mmuSpteSet, rmapAdd, rmapClearDirty, rmapWriteProtect, spteHi, spteLo, zapOneRmapSpte } from './rmap.ts';
-import { childRole, isDirectRole } from './role.ts';
-import { indexOf, spOf, sptepAt } from './shadow-pages.ts';
+import { rmapClearDirty, rmapWriteProtect, zapOneRmapSpte } from './rmap.ts';
+import { isDirectRole } from './role.ts';
+import { spOf } from './shadow-pages.ts';
 import { walkWholeSlot } from './slot-walk.ts';
-import { ACC_EXEC, isShadowPresent, splitChildHi, splitChildLo } from './spte.ts';
+import { splitLarge, trySplitNestedPages } from './split-large.ts';
 import { clearDirtyPtMasked, clearDirtySlot, wrprotSlot } from './tdp-mmu/tdp-dirty.ts';
 import { trySplitHugePages } from './tdp-mmu/tdp-split.ts';
 import { tdpZapCollapsibleSptes } from './tdp-mmu/tdp-zap.ts';
@@ -38,13 +37,15 @@ function protectHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number, le
 
 /**
  * Write-protects a slot from `startLevel` up. True if an entry changed; the caller flushes all the same, as one may have
- * been protected by somebody who has not flushed yet. @kvm kvm_mmu_slot_remove_write_access
+ * been protected by somebody who has not flushed yet. Only where large entries are dropped have TLBs been flushed: a host that
+ * takes the frame away finds nothing to flush once the lock is free. @kvm kvm_mmu_slot_remove_write_access
  */
 export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: number): boolean {
   let changed = false;
   if (slot.rmap.length !== 0) {
     lock(LOCK_MMU);
     changed = walkWholeSlot(mmu, slot, startLevel, MAX_HUGEPAGE_LEVEL, protectHead);
+    if (mmu.policy.onProtect === 'zap') flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
     unlock(LOCK_MMU);
   }
   if (mmu.tdpMmu) {
@@ -68,6 +69,11 @@ export function slotTrySplitHugePages(mmu: Mmu, slot: MemSlot): void {
     return;
   }
   if (!mmu.eagerPageSplit) return;
+  if (slot.rmap.length !== 0) {
+    lock(LOCK_MMU);
+    trySplitNestedPages(mmu, slot, slot.baseGfn, slot.baseGfn + slot.npages);
+    unlock(LOCK_MMU);
+  }
   lock(LOCK_SHARED);
   trySplitHugePages(mmu, slot, slot.baseGfn, slot.baseGfn + slot.npages, 1, true);
   unlock(LOCK_SHARED);
@@ -148,10 +154,15 @@ function protectLargeAt(mmu: Mmu, slot: MemSlot, first: number, maskLo: number, 
   const highest = maskHi !== 0 ? 63 - Math.clz32(maskHi) : 31 - Math.clz32(maskLo);
   const start = slot.baseGfn + first + lowest;
   const end = slot.baseGfn + first + highest;
-  if (mmu.tdpMmu && mmu.eagerPageSplit)
-    trySplitHugePages(mmu, slot, start, end + (mmu.kernel.clearSplitsLastPage ? 1 : 0), 1, false);
-  slotGfnWriteProtect(mmu, slot, start, 2);
-  if (Math.ceil(start / 512) !== Math.ceil(end / 512)) slotGfnWriteProtect(mmu, slot, end, 2);
+  if (mmu.tdpMmu && mmu.eagerPageSplit) {
+    const behind = end + (mmu.kernel.clearSplitsLastPage ? 1 : 0);
+    trySplitNestedPages(mmu, slot, start, behind);
+    trySplitHugePages(mmu, slot, start, behind, 1, false);
+  }
+  let flush = slotGfnWriteProtect(mmu, slot, start, 2);
+  if (Math.ceil(start / 512) !== Math.ceil(end / 512) && slotGfnWriteProtect(mmu, slot, end, 2)) flush = true;
+  // As in `slotRemoveWriteAccess`; else the caller's flush does.
+  if (flush && mmu.policy.onProtect === 'zap') flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
 }
 
 /** Entries of direct pages smaller than the host would allow now are dropped. @kvm kvm_mmu_zap_collapsible_spte */
@@ -215,26 +226,4 @@ function splitHead(mmu: Mmu, slot: MemSlot, heads: Int32Array, at: number): bool
   for (let sptep = mmu.lists.first(heads, at); sptep !== 0; sptep = mmu.lists.first(heads, at))
     splitLarge(mmu, slot, sptep);
   return false;
-}
-
-/** One large leaf becomes a table of 512 that map the same. @kvm shadow_mmu_split_huge_page */
-function splitLarge(mmu: Mmu, slot: MemSlot, hugeSptep: number): void {
-  const hugeSp = spOf(hugeSptep);
-  const index = indexOf(hugeSptep);
-  const lo = spteLo(mmu, hugeSptep);
-  const hi = spteHi(mmu, hugeSptep);
-  const access = mmu.pages.entryAccess(hugeSp, index);
-  const gfn = mmu.pages.entryGfn(hugeSp, index);
-  const sp = getShadowPage(mmu, null, gfn, childRole(mmu.pages.role[hugeSp], index, true, access));
-  const level = mmu.pages.level(sp);
-  const mayExecute = level === 1 && mmu.nxHugePages && (access & ACC_EXEC) !== 0;
-  for (let i = 0; i < 512; i++) {
-    const sptep = sptepAt(sp, i);
-    if (isShadowPresent(spteLo(mmu, sptep))) continue;
-    const offset = i * pagesPerLevel(level);
-    const childLo = splitChildLo(mmu.format, lo, hi, offset, level, mayExecute);
-    mmuSpteSet(mmu, sptep, childLo, splitChildHi(mmu.format, lo, hi, offset, mayExecute));
-    rmapAdd(mmu, slot, sptep, gfn + offset, access);
-  }
-  linkShadowPage(mmu, hugeSptep, sp);
 }

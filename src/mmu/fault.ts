@@ -45,10 +45,10 @@ export function handleFault(
 ): number {
   const fault = vcpu.fault;
   fault.init(lo, hi, errorCode, mmu.kernel.wideErrorCode ? errorCodeHi : 0);
-  fault.isTdp = mmu.tdp;
+  fault.isTdp = mmu.tdp && !vcpu.isNested;
   fault.prefetch = prefetch;
   fault.nxHugePageWorkaround = mmu.nxHugePages;
-  if (mmu.tdp) return directPageFault(mmu, vcpu, fault);
+  if (fault.isTdp) return directPageFault(mmu, vcpu, fault);
   if (guestLevels(vcpu) !== 0) return shadowPageFault(mmu, vcpu, fault);
   fault.maxLevel = 2;
   return directPageFault(mmu, vcpu, fault);

@@ -102,16 +102,20 @@ function wasOnceTaken(mmu: Mmu, child: number, gfn: number, role: number): boole
  * dropped at last, because a write needs a smaller mapping. @kvm __link_shadow_page
  */
 export function linkShadowPage(mmu: Mmu, sptep: number, sp: number): void {
-  if (isShadowPresent(spteLo(mmu, sptep))) {
-    const invalid: number[] = [];
-    zapPte(mmu, sptep, invalid);
-    remoteFlushOrZap(mmu, invalid, true);
-  }
+  dropPresent(mmu, sptep);
   const pfn = tablePfn(sp);
   const adDisabled = hasRoleNoAd(mmu.pages.role[sp]);
   mmuSpteSet(mmu, sptep, nonleafLo(mmu.format, pfn, adDisabled), nonleafHi(mmu.format, pfn, adDisabled));
   mmu.lists.add(mmu.pages.parents, sp, sptep);
   if (mmu.pages.unsyncChildren[sp] !== 0 || mmu.pages.unsync[sp] !== 0) markUnsync(mmu, sptep);
+}
+
+/** What an entry maps goes, with a flush; an empty one stays. */
+export function dropPresent(mmu: Mmu, sptep: number): void {
+  if (!isShadowPresent(spteLo(mmu, sptep))) return;
+  const invalid: number[] = [];
+  zapPte(mmu, sptep, invalid);
+  remoteFlushOrZap(mmu, invalid, true);
 }
 
 /** Unlinks a direct child made for other rights than the guest's leaf has now. @kvm validate_direct_spte */

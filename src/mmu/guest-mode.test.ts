@@ -34,6 +34,7 @@ function vcpuIn({ cr0, cr4, efer }: Mode, tdp = false): MmuVcpu {
   const nothing = (): void => {};
   const port = {
     queuePageFault: nothing,
+    leaveNestedGuest: nothing,
     refreshPdptrs: nothing,
     flushTlbGva: nothing,
     flushTlbCurrent: nothing,

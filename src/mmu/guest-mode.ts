@@ -18,7 +18,9 @@ import {
   ROLE_CR0_WP,
   ROLE_DIRECT,
   ROLE_EFER_NX,
+  ROLE_GUEST_MODE,
   ROLE_HAS_4_BYTE_GPTE,
+  ROLE_PASSTHROUGH,
   ROLE_SMAP_ANDNOT_WP,
   ROLE_SMEP_ANDNOT_WP,
   roleLevel,
@@ -68,17 +70,17 @@ export function hasFourByteGptes(vcpu: MmuVcpu): boolean {
 }
 
 /** @kvm kvm_calc_cpu_role */
-function calcCpuRole(vcpu: MmuVcpu): void {
-  const { cr0, cr4, efer } = vcpu.regs;
+function calcCpuRole(vcpu: MmuVcpu, cr0: number, cr4: number, efer: number): void {
+  const mode = vcpu.isNested ? ROLE_GUEST_MODE : 0;
   vcpu.cpuRoleExt = EXT_VALID;
   if ((cr0 & CR0_PG) === 0) {
-    vcpu.cpuRole = ROLE_ACCESS | ROLE_DIRECT;
+    vcpu.cpuRole = ROLE_ACCESS | ROLE_DIRECT | mode;
     return;
   }
   const wp = (cr0 & CR0_WP) !== 0;
   const pae = (cr4 & CR4_PAE) !== 0;
   const lma = (efer & EFER_LMA) !== 0;
-  let role = ROLE_ACCESS;
+  let role = ROLE_ACCESS | mode;
   if (efer & EFER_NX) role |= ROLE_EFER_NX;
   if (wp) role |= ROLE_CR0_WP;
   if ((cr4 & CR4_SMEP) !== 0 && !wp) role |= ROLE_SMEP_ANDNOT_WP;
@@ -102,15 +104,36 @@ function tdpRootRole(mmu: Mmu): number {
   return withLevel(TDP_ROOT_ROLE | (mmu.adDisabled ? ROLE_AD_DISABLED : 0), mmu.tdpLevel);
 }
 
-/** Brings the roles and what follows from them up to the guest's registers. @kvm kvm_init_mmu */
+/**
+ * Brings the roles and what follows from them up to the guest's registers. A nested guest's registers say nothing about the
+ * tables that KVM makes for it. @kvm kvm_init_mmu
+ */
 export function initMmu(mmu: Mmu, vcpu: MmuVcpu): void {
-  calcCpuRole(vcpu);
+  if (vcpu.isNested) return;
+  const { cr0, cr4, efer } = vcpu.regs;
+  calcCpuRole(vcpu, cr0, cr4, efer);
   if (mmu.tdp) vcpu.rootRole = tdpRootRole(mmu);
   else {
     const level = Math.max(roleLevel(vcpu.cpuRole), PAE_LEVELS);
     // NX is always on in shadow tables: the guest may leave it off, the huge page mitigation may not.
     vcpu.rootRole = withLevel(vcpu.cpuRole, level) | ROLE_EFER_NX;
   }
+  followCpuRole(mmu, vcpu);
+}
+
+/**
+ * The same for a nested guest's tables, which have the format of the page tables of the hypervisor that made them. What
+ * the guest under it sees as its root is a table of the host's depth: where the hypervisor's are less deep, what is above them has
+ * no table to mirror. @kvm kvm_init_shadow_npt_mmu
+ */
+export function initShadowNpt(mmu: Mmu, vcpu: MmuVcpu, cr4: number, efer: number): void {
+  calcCpuRole(vcpu, CR0_PG, cr4 & ~CR4_PKE, efer);
+  const isDeeper = mmu.tdpLevel === 5 && roleLevel(vcpu.cpuRole) === 4;
+  vcpu.rootRole = withLevel(vcpu.cpuRole, mmu.tdpLevel) | (isDeeper ? ROLE_PASSTHROUGH : 0);
+  followCpuRole(mmu, vcpu);
+}
+
+function followCpuRole(mmu: Mmu, vcpu: MmuVcpu): void {
   if (roleLevel(vcpu.cpuRole) === 0) return;
   resetReservedBits(vcpu);
   updatePermissions(vcpu);

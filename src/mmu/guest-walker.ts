@@ -105,8 +105,8 @@ function walkOnce(mmu: Mmu, vcpu: MmuVcpu, w: GuestWalk, lo: number, hi: number,
   const fourByte = hasFourByteGptes(vcpu);
   const nxMask = fourByte ? 0 : 1 << 31;
   w.level = guestLevels(vcpu);
-  let pteLo = vcpu.regs.cr3Lo;
-  let pteHi = fourByte ? 0 : vcpu.regs.cr3Hi;
+  let pteLo = vcpu.pgdLo;
+  let pteHi = fourByte ? 0 : vcpu.pgdHi;
   if (w.level === 3) {
     const i = lo >>> 30;
     vcpu.port.refreshPdptrs();

@@ -18,8 +18,13 @@ const CR4_PCIDE = 1 << 17;
 export function injectPageFault(mmu: Mmu, vcpu: MmuVcpu, walk: GuestWalk): void {
   const { errorCode, addrLo, addrHi } = walk;
   if ((errorCode & (PFERR_PRESENT | PFERR_RSVD)) === PFERR_PRESENT) {
-    vcpu.port.flushTlbGva(addrLo, addrHi);
+    // What a nested guest's hypervisor has not mapped is a guest-physical address, for which there is no INVLPG.
+    if (!vcpu.isNested) vcpu.port.flushTlbGva(addrLo, addrHi);
     invalidateInRoot(mmu, vcpu, addrLo, addrHi, vcpu.root.sp);
+  }
+  if (vcpu.isNested) {
+    vcpu.port.leaveNestedGuest(errorCode, addrLo, addrHi);
+    return;
   }
   vcpu.stats.pf_guest++;
   vcpu.port.queuePageFault(errorCode, addrLo, addrHi);
@@ -64,7 +69,7 @@ function invalidateInRoot(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: number, root:
 
 /** What a guest's mode has for INVLPG: null where it has no tables that are shadowed. @kvm kvm_mmu.invlpg */
 function invlpgOf(mmu: Mmu, vcpu: MmuVcpu): typeof invlpgRoot | null {
-  return mmu.tdp || guestLevels(vcpu) === 0 ? null : invlpgRoot;
+  return (mmu.tdp && !vcpu.isNested) || guestLevels(vcpu) === 0 ? null : invlpgRoot;
 }
 
 /** 48 bits, with five levels 57; any 32-bit address of a guest outside long mode is. @kvm is_noncanonical_address */

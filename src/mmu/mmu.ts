@@ -23,6 +23,7 @@ import { type EptFeatures, eptFormat, type SpteFormat, X86_64_FORMAT } from './s
 import { REQ_TLB_FLUSH } from './requests.ts';
 import { isInvalidRole, roleAddressSpace } from './role.ts';
 import { ShadowPages } from './shadow-pages.ts';
+import { SplitCaches } from './split-large.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
 export interface MmuConfig {
@@ -100,6 +101,8 @@ export class Mmu {
   nSlotPages = 0;
   nUsedPages = 0;
   nMaxPages = 0;
+  /** For splitting under the lock. */
+  readonly splitCaches = new SplitCaches();
   /** What user space asked for; 0: automatic. */
   nRequestedPages = 0;
   validGen = 0;

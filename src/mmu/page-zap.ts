@@ -29,7 +29,7 @@ import { tracePrepareZapPage } from './tracing.ts';
 import { UnsyncPages, unlinkUnsyncPage, unsyncWalk } from './unsync.ts';
 
 /** Shadow pages that must be available before a fault maps anything. @kvm KVM_MIN_FREE_MMU_PAGES */
-const MIN_FREE_PAGES = 5;
+export const MIN_FREE_PAGES = 5;
 /** @kvm KVM_REFILL_PAGES */
 const REFILL_PAGES = 25;
 /** @kvm BATCH_ZAP_PAGES */
@@ -150,7 +150,7 @@ function zapOldestPages(mmu: Mmu, count: number): void {
   mmu.stats.mmu_recycled += total;
 }
 
-function availablePages(mmu: Mmu): number {
+export function availablePages(mmu: Mmu): number {
   return Math.max(0, mmu.nMaxPages - mmu.nUsedPages);
 }
 

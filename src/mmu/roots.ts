@@ -8,7 +8,7 @@
  * Source: Linux 6.1 mmu.c kvm_mmu_load, kvm_mmu_new_pgd, kvm_mmu_free_roots.
  */
 import { ENOSPC } from '../base/errno.ts';
-import { MEMSLOT_INVALID } from '../mem/memslots.ts';
+import { allocRmap, MEMSLOT_INVALID } from '../mem/memslots.ts';
 import { getShadowPage } from './get-page.ts';
 import { guestLevels, initMmu } from './guest-mode.ts';
 import { LOCK_MMU, LOCK_SHARED, lock, unlock } from './lock.ts';
@@ -22,6 +22,7 @@ import { pfnHi, pfnLo, SPTE_P } from './spte.ts';
 import { syncChildren } from './sync-children.ts';
 import { getVcpuRoot, putRoot } from './tdp-mmu/tdp-roots.ts';
 import { isUnsyncRoot } from './unsync.ts';
+import { withEachContext } from './nested.ts';
 import { type MmuVcpu, NUM_PREV_ROOTS, PAE_ROOT, type RootInfo } from './vcpu.ts';
 
 const PAE_LEVELS = 3;
@@ -83,7 +84,7 @@ function freePaeRoots(mmu: Mmu, vcpu: MmuVcpu, invalid: number[]): void {
 
 /** The vCPU goes on without any root; the next entry makes one. @kvm kvm_mmu_unload */
 export function unloadMmu(mmu: Mmu, vcpu: MmuVcpu): void {
-  freeRoots(mmu, vcpu, ROOTS_ALL);
+  withEachContext(vcpu, () => freeRoots(mmu, vcpu, ROOTS_ALL));
   clearMmioInfo(vcpu);
 }
 
@@ -106,6 +107,10 @@ function isObsoleteRoot(mmu: Mmu, root: RootInfo): boolean {
 
 /** Serves the request of that name. @kvm kvm_mmu_free_obsolete_roots */
 export function freeObsoleteRoots(mmu: Mmu, vcpu: MmuVcpu): void {
+  withEachContext(vcpu, () => freeObsoleteOfContext(mmu, vcpu));
+}
+
+function freeObsoleteOfContext(mmu: Mmu, vcpu: MmuVcpu): void {
   let which = isObsoleteRoot(mmu, vcpu.root) ? ROOT_CURRENT : 0;
   for (let i = 0; i < NUM_PREV_ROOTS; i++) {
     const root = mmu.bugs.previousRootsUnchecked ? vcpu.root : vcpu.prevRoots[i];
@@ -174,16 +179,23 @@ function gfnOfCr3(lo: number, hi: number): number {
   return (lo >>> 12) + (hi & 0xfffff) * 0x100000;
 }
 
+/** From now on the TDP MMU needs reverse maps too: for what it doesn't map. @kvm mmu_first_shadow_root_alloc */
+function firstShadowRoot(mmu: Mmu): void {
+  mmu.shadowRootAllocated = true;
+  if (mmu.tdpMmu) for (const { slots } of mmu.slots) for (const slot of slots) allocRmap(slot);
+}
+
 /** 0, 1 (the guest can't run: triple fault), or -ENOSPC. @kvm mmu_alloc_shadow_roots */
 function allocShadowRoots(mmu: Mmu, vcpu: MmuVcpu): number {
-  const { cr3Lo, cr3Hi, pdptrs } = vcpu.regs;
+  const { pdptrs } = vcpu.regs;
+  const { pgdLo: cr3Lo, pgdHi: cr3Hi } = vcpu;
   const levels = guestLevels(vcpu);
   const rootGfn = gfnOfCr3(cr3Lo, cr3Hi);
   if (!isRootVisible(mmu, vcpu, rootGfn)) return 1;
   if (levels === PAE_LEVELS)
     for (let i = 0; i < 4; i++)
       if (pdptrs[2 * i] & SPTE_P && !isRootVisible(mmu, vcpu, gfnOfCr3(pdptrs[2 * i], pdptrs[2 * i + 1]))) return 1;
-  mmu.shadowRootAllocated = true;
+  if (!mmu.shadowRootAllocated) firstShadowRoot(mmu);
   if (!makePagesAvailable(mmu)) return -ENOSPC;
   const { root } = vcpu;
   if (levels > PAE_LEVELS) root.sp = allocRoot(mmu, vcpu, rootGfn, 0, roleLevel(vcpu.rootRole));

@@ -18,6 +18,7 @@ function build(level: number): { mmu: Mmu; vcpu: MmuVcpu; tables: number[]; set:
   const nothing = (): void => {};
   const port = {
     queuePageFault: nothing,
+    leaveNestedGuest: nothing,
     refreshPdptrs: nothing,
     flushTlbGva: nothing,
     flushTlbCurrent: nothing,

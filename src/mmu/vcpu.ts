@@ -29,6 +29,8 @@ export interface GuestRegs {
 
 /** What the MMU asks of the CPU that runs the guest. */
 export interface VcpuPort {
+  /** The hypervisor of a nested guest is told of a nested page fault: it runs again. @kvm nested_svm_inject_npf_exit */
+  leaveNestedGuest(errorCode: number, addrLo: number, addrHi: number): void;
   /** A #PF is to be delivered to the guest; sets CR2. */
   queuePageFault(errorCode: number, addrLo: number, addrHi: number): void;
   /** Bring `regs.pdptrs` up to memory if they may be stale. @kvm kvm_pdptr_read */
@@ -62,6 +64,22 @@ function noRoot(): RootInfo {
   return { sp: 0, pgdLo: 0, pgdHi: 0 };
 }
 
+/**
+ * What depends on whose tables the CPU walks: a vCPU has one for the guest and, while a nested guest runs under its
+ * hypervisor's nested tables, uses another. @kvm kvm_mmu
+ */
+export class MmuContext {
+  root = noRoot();
+  prevRoots: RootInfo[] = [noRoot(), noRoot(), noRoot()];
+  rootRole = 0;
+  cpuRole = 0;
+  cpuRoleExt = 0;
+  permissions = new Uint8Array(16);
+  pkruMask = 0;
+  rsvdLo = new Int32Array(10);
+  rsvdHi = new Int32Array(10);
+}
+
 export class MmuVcpu {
   readonly id: number;
   readonly regs: GuestRegs;
@@ -72,7 +90,7 @@ export class MmuVcpu {
   /** The root in use. */
   root = noRoot();
   /** Roots used before, most recent first. */
-  readonly prevRoots: RootInfo[] = [noRoot(), noRoot(), noRoot()];
+  prevRoots: RootInfo[] = [noRoot(), noRoot(), noRoot()];
   /** How the tables in use are made (a role word); 0: not initialised. */
   rootRole = 0;
   /** The guest's own mode: a role word, and its extension. */
@@ -84,11 +102,19 @@ export class MmuVcpu {
   readonly paeRoots = new Int32Array(4);
 
   /** Permission faults by (error code >> 1) and rights: a bit for each rights combination. @kvm permissions */
-  readonly permissions = new Uint8Array(16);
+  permissions = new Uint8Array(16);
   pkruMask = 0;
   /** Reserved bits of guest entries: [large][level - 1], five levels each. @kvm guest_rsvd_check */
-  readonly rsvdLo = new Int32Array(10);
-  readonly rsvdHi = new Int32Array(10);
+  rsvdLo = new Int32Array(10);
+  rsvdHi = new Int32Array(10);
+
+  /** A nested guest runs, and the fields above are about its tables; `idle` has those about the guest's. */
+  isNested = false;
+  /** The other ones: about a nested guest's tables while none runs. @kvm root_mmu, guest_mmu */
+  readonly idle = new MmuContext();
+  /** The nested guest's root, which its hypervisor has set: nCR3. */
+  nestedCr3Lo = 0;
+  nestedCr3Hi = 0;
 
   /** One-entry cache of the last MMIO access. Page of the gva (0: none) as word pair. */
   mmioGvaLo = 0;
@@ -111,6 +137,14 @@ export class MmuVcpu {
     this.id = id;
     this.regs = regs;
     this.port = port;
+  }
+
+  /** The guest's own root, or the one that a nested guest's hypervisor gave it. @kvm kvm_mmu_get_guest_pgd */
+  get pgdLo(): number {
+    return this.isNested ? this.nestedCr3Lo : this.regs.cr3Lo;
+  }
+  get pgdHi(): number {
+    return this.isNested ? this.nestedCr3Hi : this.regs.cr3Hi;
   }
 
   get isDirect(): boolean {

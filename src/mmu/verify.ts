@@ -159,6 +159,7 @@ class Verifier {
   private collectRoots(vcpu: MmuVcpu): void {
     this.useRoot(vcpu, vcpu.root.sp);
     for (const root of vcpu.prevRoots) this.useRoot(vcpu, root.sp);
+    for (const root of [vcpu.idle.root, ...vcpu.idle.prevRoots]) this.useRoot(vcpu, root.sp);
     for (let i = 0; i < 4; i++) this.useRoot(vcpu, vcpu.paeRoots[i]);
   }
 

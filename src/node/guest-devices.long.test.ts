@@ -107,10 +107,8 @@ describe("a guest's disk under an overlay", () => {
       const hash = createHash('md5').update(numbers).digest('hex');
       const second = await shell({ disks: [openDisk(flag), openDisk(`${base},snapshot`)] });
       const read =
-        'mkdir /d /b; mount -t ext4 /dev/vda /d && mount -t ext4 /dev/vdb /b && md5sum </d/new && cat /d/old /b/*';
-      expect(await second.exec(`rmdir /b/lost+found; ${read}`)).toMatchObject({
-        output: expect.stringContaining(`${hash}  -\nchanged\nfrom the base\n`),
-      });
+        'mkdir /d /b; mount -t ext4 /dev/vda /d && mount -t ext4 /dev/vdb /b && md5sum </d/new && cat /d/old /b/old';
+      expect(await second.exec(read)).toEqual({ output: `${hash}  -\nchanged\nfrom the base\n`, status: 0 });
       second.stop();
       expect(sha256(base)).toBe(before);
     },

@@ -39,18 +39,23 @@ function given(set: '6.1-core' | '6.1-random', name: string): Recording {
 describe('recordings', () => {
   it('without an argument are those that come with the project, in a stable order', () => {
     const sources = findRecordings();
-    expect(sources).toHaveLength(519);
+    expect(sources).toHaveLength(670);
     expect([...new Set(sources.map(({ set }) => set))]).toEqual([
       '6.1-core',
       '6.1-errors',
       '6.1-host',
+      '6.1-la57',
+      '6.1-nested',
       '6.1-random',
+      '6.1-today',
       '6.12-core',
+      '6.12-la57',
+      '6.12-nested',
       '6.12-random',
       '6.12-today',
     ]);
     expect(sources[0]).toMatchObject({ name: 'dirty-4k.A', mode: 'A' });
-    expect(sources.at(-1)).toMatchObject({ name: 'slot-zap.A', mode: 'A' });
+    expect(sources.at(-1)).toMatchObject({ name: 'slot-zap.C', mode: 'C' });
     expect(sources[0]?.kernel).toMatch(/^6\.1\..* Debian 6\.1\.192/);
   });
 

@@ -144,8 +144,9 @@ export const TRACEPOINTS: readonly Tracepoint[] = [
     ['level', 'i32'],
     ['errno', 'i32'],
   ]),
+  // A table of level 4 below a root of level 5 has entries for frames that no guest has.
   kvmmmu(TP_TDP_SPTE_CHANGED, 'kvm_tdp_mmu_spte_changed', [
-    ['gfn', 'gfn'],
+    ['gfn', 'h64'],
     ['old_spte', 'spte'],
     ['new_spte', 'spte'],
     ['level', 'i32'],

@@ -22,6 +22,8 @@ export const CAP_DISABLE_QUIRKS = 116;
 export const CAP_DISABLE_QUIRKS2 = 213;
 /** A slot that goes takes all mappings along. @kvm KVM_X86_QUIRK_SLOT_ZAP_ALL */
 export const QUIRK_SLOT_ZAP_ALL = 1 << 7;
+/** A guest's memory types don't count; without nested paging KVM has none to give up. @kvm KVM_X86_QUIRK_IGNORE_GUEST_PAT */
+const QUIRK_IGNORE_GUEST_PAT = 1 << 9;
 /** @kvm KVM_CAP_PRE_FAULT_MEMORY */
 export const CAP_PRE_FAULT_MEMORY = 236;
 
@@ -46,9 +48,14 @@ const EXTENSIONS: ReadonlyMap<number, number> = new Map([
   [CAP_DIRTY_LOG_RING_ACQ_REL, DIRTY_RING_MAX_ENTRIES * DIRTY_GFN_BYTES],
 ]);
 
+/** Quirks that user space can turn off. @kvm kvm_caps.supported_quirks */
+export function supportedQuirks({ kernel, tdp }: Pick<Mmu, 'kernel' | 'tdp'>): number {
+  return tdp ? kernel.validQuirks : kernel.validQuirks & ~QUIRK_IGNORE_GUEST_PAT;
+}
+
 /** 0 for what isn't there. @kvm KVM_CHECK_EXTENSION */
 export function checkExtension({ kernel, tdp }: Pick<Mmu, 'kernel' | 'tdp'>, capability: number): number {
-  if (capability === CAP_DISABLE_QUIRKS2) return kernel.validQuirks;
+  if (capability === CAP_DISABLE_QUIRKS2) return supportedQuirks({ kernel, tdp });
   if (capability === CAP_PRE_FAULT_MEMORY) return kernel.preFault && tdp ? 1 : 0;
   return EXTENSIONS.get(capability) ?? 0;
 }

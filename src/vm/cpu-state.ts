@@ -20,6 +20,7 @@ export const CR4_PKE = 1 << 22;
 export const EFER_LME = 1 << 8;
 export const EFER_LMA = 1 << 10;
 export const EFER_NX = 1 << 11;
+export const EFER_SVME = 1 << 12;
 
 /** Bits of CR4 that the CPUID of the recordings' guests allows. */
 const CR4_RECORDED = 0x3006ff | CR4_PCIDE | (1 << 18);

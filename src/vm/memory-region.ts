@@ -193,6 +193,8 @@ function applyLogging(mmu: Mmu, old: MemSlot, slot: MemSlot): void {
   const logsByCpu = mmu.cpuDirtyLogSize !== 0;
   if (logsByCpu) slotLeafClearDirty(mmu, slot);
   const changed = slotRemoveWriteAccess(mmu, slot, logsByCpu ? 2 : 1);
+  // Where large entries are dropped, that has flushed. The TDP MMU does so for each of them, but not for small ones.
+  if (mmu.policy.onProtect === 'zap' && !mmu.tdpMmu) return;
   race(RACE_BEFORE_FLUSH);
   if (changed || !mmu.bugs.flushIfChanged) flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
 }
@@ -230,10 +232,10 @@ function allocMetadata(mmu: Mmu, slot: MemSlot): void {
   }
 }
 
-/** The TDP MMU needs no reverse map, and no shadow root will. @kvm kvm_memslots_have_rmaps */
+/** The TDP MMU needs no reverse map before the first root of a nested guest. @kvm kvm_memslots_have_rmaps */
 function allocTables(mmu: Mmu, slot: MemSlot): void {
   const { baseGfn, npages } = slot;
-  if (!mmu.tdpMmu) allocRmap(slot);
+  if (!mmu.tdpMmu || mmu.shadowRootAllocated) allocRmap(slot);
   slot.lpageInfo = makeLpageInfo(baseGfn, npages, slot.userspaceAddr);
   slot.gfnTrack = new Uint16Array(npages);
 }

@@ -44,6 +44,7 @@ import {
   TP_PAGE_FAULT,
   TP_PML_FULL,
 } from '../trace/tracepoints.ts';
+import { enterNested, exitToHypervisor, leaveNested, type NestedState } from './nested-state.ts';
 import { loadPdptrs } from './control-registers.ts';
 import { CpuState, isPaePaging } from './cpu-state.ts';
 import { EMUL_ALLOW_RETRY, EMUL_PF, EMUL_WRITE_PF_TO_SP, Emulator, INVALID_GFN } from './emulator.ts';
@@ -133,6 +134,8 @@ export class Vcpu {
   private exceptionError = 0;
   private eventRequested = false;
   private pdptrsFresh = false;
+  /** The hypervisor of the nested guest that runs. */
+  private nestedState: NestedState | null = null;
   /** KVM's error code of the fault at hand. */
   private faultLo = 0;
   private faultHi = 0;
@@ -144,6 +147,7 @@ export class Vcpu {
     this.dirtyRing = vm.rings === null ? null : vm.rings.add(id);
     const cpuTlb = this.cpu.tlb;
     this.mmu = new MmuVcpu(id, this.state, {
+      leaveNestedGuest: (errorCode, lo, hi) => this.leaveNestedGuest(errorCode, lo, hi),
       queuePageFault: (errorCode, lo, hi) => {
         this.queueException(VECTOR_PF, true, errorCode);
         this.state.cr2Lo = lo;
@@ -192,6 +196,19 @@ export class Vcpu {
     if (!reset) return;
     resetMmuContext(this.vm, this.mmu);
     if (this.vm.kernel.sregsFlush) this.mmu.requests |= REQ_TLB_FLUSH_GUEST;
+  }
+
+  /** Puts the vCPU into a nested guest, or (null) out of it. Throws a KvmError: EINVAL. @kvm KVM_SET_NESTED_STATE */
+  setNestedState(state: NestedState | null): void {
+    if (state === null) leaveNested(this.mmu);
+    else enterNested(this.vm, this.mmu, this.state, state);
+    this.nestedState = state;
+  }
+
+  private leaveNestedGuest(errorCode: number, lo: number, hi: number): void {
+    exitToHypervisor(this.vm, this.mmu, this.state, this.nestedState!, errorCode, this.cpu.errorHi, lo, hi);
+    this.nestedState = null;
+    this.clearException();
   }
 
   /** Guest-physical address of a gva by the guest's tables, or null. Both in bytes. @kvm KVM_TRANSLATE */
@@ -583,6 +600,7 @@ export class Vcpu {
     let result = RET_PF_INVALID;
     if (errorLo & PFERR_RSVD) {
       result = handleMmioPageFault(vm, mmu, addrLo, addrHi);
+      if (result === RET_PF_EMULATE && mmu.isNested) return this.refuseEmulation();
       if (result === RET_PF_EMULATE) return this.emulator.emulate(addrLo, addrHi, type);
     }
     if (result === RET_PF_INVALID) {
@@ -591,12 +609,19 @@ export class Vcpu {
     }
     if (result < 0) return result;
     if (result !== RET_PF_EMULATE) return 1;
+    if (mmu.isNested) return this.refuseEmulation();
     if (mmu.isDirect && errorHi & PFERR_GUEST_PAGE_HI && (errorLo & PFERR_WRITE_PRESENT) === PFERR_WRITE_PRESENT) {
       unprotectPage(vm, (addrLo >>> 12) + addrHi * 0x100000);
       return 1;
     }
     if (!mmioInfoInCache(vm, mmu, addrLo, addrHi)) type |= EMUL_ALLOW_RETRY;
     return this.emulator.emulate(addrLo, addrHi, type);
+  }
+
+  /** @diverges Instructions of a nested guest are not emulated: to fetch them, two sets of tables must be walked. */
+  private refuseEmulation(): number {
+    this.exit = { reason: 'internal', suberror: 1 };
+    return 0;
   }
 
   /** Under nested paging the CPU reads the entries itself; KVM reads them once after each exit. @kvm svm_cache_reg */

@@ -27,6 +27,7 @@ import {
   CAP_VM_DISABLE_NX_HUGE_PAGES,
   checkExtension,
   MAX_VCPUS,
+  supportedQuirks,
   USER_MEM_SLOTS,
 } from './capabilities.ts';
 import { clearDirtyLog, getDirtyLog } from './dirty-log-ioctl.ts';
@@ -174,7 +175,7 @@ export class Vm {
 
   /** Quirks that are off once stay off. */
   private disableQuirks(cap: number, value: bigint): void {
-    const valid = BigInt(this.mmu.kernel.validQuirks);
+    const valid = BigInt(supportedQuirks(this.mmu));
     if (cap === CAP_DISABLE_QUIRKS2 && (value & ~valid) !== 0n)
       throw new KvmError(EINVAL, `quirks 0x${value.toString(16)}`);
     this.mmu.disabledQuirks |= Number(value & valid);

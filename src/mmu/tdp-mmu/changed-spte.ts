@@ -51,7 +51,7 @@ export function handleChange(
   const isLeaf = isPresent && isLast(newLo, level);
   if (wasLeaf && isLeaf && pfnOf(oldLo, oldHi) !== pfnOf(newLo, newHi))
     throw new Error(`INVARIANT frame: the leaf of gfn ${gfn.toString(16)} at level ${level} changes its frame`);
-  if (mmu.trace.on) mmu.trace.emit(TP_TDP_SPTE_CHANGED, gfn, oldLo, oldHi, newLo, newHi, level, asId);
+  if (mmu.trace.on) traceChange(mmu, asId, gfn, oldLo, oldHi, newLo, newHi, level);
   // One MMIO entry for another, or a freeze of an empty one.
   if (!wasPresent && !isPresent) return;
 
@@ -75,8 +75,22 @@ export function handleRearmed(
   hi: number,
   level: number,
 ): void {
-  if (mmu.trace.on) mmu.trace.emit(TP_TDP_SPTE_CHANGED, gfn, oldLo, hi, newLo, hi, level, asId);
+  if (mmu.trace.on) traceChange(mmu, asId, gfn, oldLo, hi, newLo, hi, level);
   if (isDirty(mmu.format, oldLo & ~newLo, hi)) mmu.host.markDirty(pfnOf(oldLo, hi));
+}
+
+function traceChange(
+  mmu: Mmu,
+  asId: number,
+  gfn: number,
+  oldLo: number,
+  oldHi: number,
+  newLo: number,
+  newHi: number,
+  level: number,
+): void {
+  const gfnHi = Math.floor(gfn / 2 ** 32);
+  mmu.trace.emit(TP_TDP_SPTE_CHANGED, gfn, gfnHi, oldLo, oldHi, newLo, newHi, level, asId);
 }
 
 /** Tells the host that a leaf's frame was used, if the entry knew and no longer does. @kvm handle_changed_spte_acc_track */
@@ -135,6 +149,8 @@ function handleRemovedTable(mmu: Mmu, sp: number, shared: boolean): void {
     if (isRemoved(oldLo, oldHi)) throw new Error(`INVARIANT frozen: entry ${at >>> 1} of a removed table is frozen`);
     words[at] = REMOVED_SPTE_LO;
     words[at + 1] = mmu.kernel.frozenHi;
+    // Of the freeze of an empty entry nothing follows but its tracepoint.
+    if (!isShadowPresent(oldLo) && !mmu.trace.on) continue;
     const gfn = pages.gfn[sp] + i * pagesPerLevel(level);
     handleChange(mmu, asId, gfn, oldLo, oldHi, REMOVED_SPTE_LO, mmu.kernel.frozenHi, level, shared);
     handleAccessed(mmu, oldLo, oldHi, REMOVED_SPTE_LO, mmu.kernel.frozenHi, level);

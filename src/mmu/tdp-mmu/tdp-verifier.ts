@@ -14,7 +14,7 @@ import { REQ_MMU_FREE_OBSOLETE_ROOTS } from '../requests.ts';
 import { isInvalidRole, roleAddressSpace, roleLevel } from '../role.ts';
 import { childOf, sptepAt } from '../shadow-pages.ts';
 import { isLast, isMmioSpte, isRemoved, isShadowPresent } from '../spte.ts';
-import type { MmuVcpu } from '../vcpu.ts';
+import type { MmuVcpu, RootInfo } from '../vcpu.ts';
 import type { LeafRules, Report } from '../verify-leaf.ts';
 
 const MAX_LEVEL = 3;
@@ -58,8 +58,7 @@ export class TdpVerifier {
     }
     let users = 0;
     for (const vcpu of mmu.vcpus) {
-      if (vcpu.root.sp === root) users++;
-      for (const previous of vcpu.prevRoots) if (previous.sp === root) users++;
+      for (const { sp } of allRoots(vcpu)) if (sp === root) users++;
     }
     const isInvalid = isInvalidRole(pages.role[root]);
     const own = isInvalid && pages.zapScheduled[root] === 0 ? 0 : 1;
@@ -77,7 +76,7 @@ export class TdpVerifier {
   }
 
   private checkVcpu(vcpu: MmuVcpu): void {
-    for (const { sp } of [vcpu.root, ...vcpu.prevRoots]) {
+    for (const { sp } of allRoots(vcpu)) {
       if (sp <= 0 || this.mmu.pages.tdp[sp] === 0) continue;
       if (!this.mmu.tdpRoots.includes(sp)) this.report('roots', `vCPU ${vcpu.id} has root ${sp}, which isn't listed`);
       else if (isInvalidRole(this.mmu.pages.role[sp]) && (vcpu.requests & REQ_MMU_FREE_OBSOLETE_ROOTS) === 0)
@@ -134,4 +133,9 @@ export class TdpVerifier {
       this.report('child', `table ${child} below entry ${sptep} is of another place`);
     this.checkTable(child);
   }
+}
+
+/** Those in use and kept, a nested guest's included. */
+function allRoots({ root, prevRoots, idle }: MmuVcpu): RootInfo[] {
+  return [root, ...prevRoots, idle.root, ...idle.prevRoots];
 }

@@ -4,8 +4,8 @@
  *
  * Low memory while booting, by gpa (the guest may use all of it later):
  *
- *   1000 GDT   2000 boot parameters (zero page, start info, multiboot info)   3000 their lists   8000 top of the stack
- *   9000 page tables up to f000, or multiboot info   20000 command line   e0000 ACPI tables, reserved up to 1 MiB
+ *   1000 GDT   2000 boot parameters (zero page, start info)   3000 their lists, and multiboot's   8000 top of the stack
+ *   9000 page tables up to f000   20000 command line   30000 multiboot info   e0000 ACPI tables, reserved up to 1 MiB
  */
 import { hex64, hiOfNumber, loOfNumber } from '../../base/u64.ts';
 import { E820_RAM, type E820Entry } from './e820.ts';
@@ -16,7 +16,7 @@ export const BOOT_LISTS_GPA = 0x3000;
 export const BOOT_STACK_GPA = 0x8000;
 export const PAGE_TABLES_GPA = 0x9000;
 /** Above the first pages, which small kernels use as they like. */
-export const MULTIBOOT_INFO_GPA = PAGE_TABLES_GPA;
+export const MULTIBOOT_INFO_GPA = 0x30000;
 export const CMDLINE_GPA = 0x20000;
 /** Longest command line, its final zero included. */
 export const CMDLINE_BYTES = 0x10000;

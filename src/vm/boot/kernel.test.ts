@@ -73,8 +73,8 @@ describe('a multiboot kernel', () => {
     const image = loadKernel(sourceOf(buildElf({ multiboot: true, entry: 0x100020 }), { name: 'me', cmdline: 'a b' }));
     expect(image.kind).toBe('multiboot');
     const { rip, rax, rbx, cr0 } = image.registers;
-    expect([rip, rax, rbx, cr0]).toEqual([0x100020, 0x2badb002, 0x9000, 0x11]);
-    const info = bytesAt(image, 0x9000);
+    expect([rip, rax, rbx, cr0]).toEqual([0x100020, 0x2badb002, 0x30000, 0x11]);
+    const info = bytesAt(image, 0x30000);
     expect([info.getUint32(0, true), info.getUint32(4, true), info.getUint32(8, true)]).toEqual([
       0x245,
       639,
@@ -86,7 +86,7 @@ describe('a multiboot kernel', () => {
 
   it('finds the memory map, each entry with its size before it', () => {
     const image = loadKernel(sourceOf(buildElf({ multiboot: true })));
-    const info = bytesAt(image, 0x9000);
+    const info = bytesAt(image, 0x30000);
     const [length, start] = [info.getUint32(44, true), info.getUint32(48, true)];
     const entries = [];
     for (let at = start; at < start + length; ) {
@@ -100,7 +100,7 @@ describe('a multiboot kernel', () => {
 
   it('finds the initrd as its only module', () => {
     const image = loadKernel(sourceOf(buildElf({ multiboot: true }), { initrd: Uint8Array.of(1, 2, 3) }));
-    const info = bytesAt(image, 0x9000);
+    const info = bytesAt(image, 0x30000);
     expect([info.getUint32(0, true) & 8, info.getUint32(20, true)]).toEqual([8, 1]);
     const module = bytesAt(image, info.getUint32(24, true));
     const [start, end] = [module.getUint32(0, true), module.getUint32(4, true)];

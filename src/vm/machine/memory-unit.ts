@@ -141,6 +141,8 @@ export class MemoryUnit {
     this.nested = this.ept ?? new NestedWalker(mmu.host.phys, CPU_AMD, this.native);
     this.nested.flushedWith = this.flushed;
     this.vcpu = new MmuVcpu(id, this.regs, {
+      // No hypervisor runs in this machine's guest: its CPU has no SVM.
+      leaveNestedGuest: () => {},
       queuePageFault: (errorCode) => {
         this.queuedError = errorCode;
       },

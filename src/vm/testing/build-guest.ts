@@ -57,6 +57,11 @@ export interface GuestOptions {
   readonly paging?: Paging;
   /** Nested paging; false (and absent): shadow paging. */
   readonly npt?: boolean;
+  /** Nested paging by the TDP MMU. */
+  readonly tdpMmu?: boolean;
+  /** Of these the numbers are roots of nested tables: every access there is a user's. */
+  readonly nestedRoots?: readonly number[];
+  readonly hostLevels?: 4 | 5;
   readonly slots?: readonly SlotSpec[];
   readonly maps?: readonly MapSpec[];
   /** Values of guest memory, 8 bytes each, by gpa. */
@@ -157,7 +162,7 @@ function putNoise(image: GuestImage): void {
     [],
   ];
   STUBS.forEach((code, i) => [...code, 0xe6, 0x10].forEach((b, j) => image.put(NOISE + 16 * i + j, BigInt(b), 1)));
-  for (let i = 0; i < 5; i++) image.put(NOISE + 0x100 + 16 * i, BigInt(0xe6 | ((0x11 + i) << 8)), 2);
+  for (let i = 0; i < 6; i++) image.put(NOISE + 0x100 + 16 * i, BigInt(0xe6 | ((0x11 + i) << 8)), 2);
   image.put(0x1204, 0x1ff0n, 4);
   const handlers = new Map([
     [14, 0],
@@ -177,20 +182,21 @@ export class Guest {
   private count = 0;
 
   constructor(options: GuestOptions) {
-    const { paging = 'long', npt = false, slots = [], maps = [], roots = 1 } = options;
+    const { paging = 'long', slots = [], maps = [], roots = 1 } = options;
     const image = new GuestImage(paging);
     this.image = image;
     putNoise(image);
     for (let root = 0; root < roots; root++) {
       image.roots.push(image.table());
       if (paging === 'none') continue;
-      image.map({ va: 0, gpa: 0, count: LOW_BYTES / 4096, root, bits: P | W | A | D });
+      const isNested = options.nestedRoots?.includes(root) === true;
+      image.map({ va: 0, gpa: 0, count: LOW_BYTES / 4096, root, bits: isNested ? WUAD : P | W | A | D });
       image.map({ va: NOISE_USER, gpa: NOISE, root });
     }
     for (const map of maps) image.map(map);
     for (const [gpa, value] of options.data ?? []) image.put(gpa, value, 8);
     options.edit?.(image);
-    this.run = new ScriptRun(scriptOf(image, npt, slots), machineOf(options), options.policy, options.bugs);
+    this.run = new ScriptRun(scriptOf(image, options, slots), machineOf(options), options.policy, options.bugs);
   }
 
   get vm(): Vm {
@@ -240,11 +246,13 @@ function slotInfo({ id, gpa, bytes, backing = '4k', flags = 0 }: SlotSpec): Slot
   return { id, gpa: hex(gpa), size: hex(bytes), backing, flags, hva_offset: hex(gpa % 0x200000) };
 }
 
-function scriptOf(image: GuestImage, npt: boolean, slots: readonly SlotSpec[]): Script {
+function scriptOf(image: GuestImage, options: GuestOptions, slots: readonly SlotSpec[]): Script {
+  const { npt = false, tdpMmu = false, hostLevels = 4 } = options;
   const all = [{ id: 0, gpa: 0, bytes: LOW_BYTES }, ...slots];
   return {
     scenario: 'test',
-    mode: npt ? 'A' : 'C',
+    mode: tdpMmu ? 'B' : npt ? 'A' : 'C',
+    hostLevels,
     kernel: '6.1',
     params: {},
     paging: image.paging,
@@ -255,8 +263,8 @@ function scriptOf(image: GuestImage, npt: boolean, slots: readonly SlotSpec[]): 
   };
 }
 
-function machineOf({ vcpus = 1, manual = 0, mmuPages = 0 }: GuestOptions): Machine {
-  return { vcpus, manual, mmuPages, ring: 0, unpopulated: [], writes: [] };
+function machineOf({ vcpus = 1, manual = 0, mmuPages = 0, nestedRoots = [] }: GuestOptions): Machine {
+  return { vcpus, manual, mmuPages, ring: 0, nested: nestedRoots.length > 0, unpopulated: [], writes: [] };
 }
 
 export function buildGuest(options: GuestOptions = {}): Guest {
