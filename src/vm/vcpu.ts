@@ -159,6 +159,8 @@ export class Vcpu {
       kick: () => this.kick(),
     });
     updatePml(vm, this.cpu.pml);
+    // The CPU that it comes to first may have translations of others. @kvm vmx_vcpu_load_vmcs
+    if (vm.ept !== null) this.mmu.requests |= REQ_TLB_FLUSH;
     this.emulator = new Emulator(vm, this);
     initMmu(vm, this.mmu);
   }
