@@ -1,7 +1,7 @@
 // Random scenarios with nested guests:  node random-nested.mjs OUT_DIR FIRST_SEED COUNT [OPS, default 200]
 // A hypervisor with up to three sets of nested tables over the same memory (other sizes, rights, places), its nested
-// guests, and changes of the tables by the hypervisor, of the slots and of the host's memory.
-// A nested guest accesses only what is memory: KVM would have to emulate its instruction otherwise.
+// guests, changes of the tables by the hypervisor and by a nested guest that it lets, of the slots and of the host's memory,
+// and accesses to what is no memory.
 import fs from 'node:fs';
 import path from 'node:path';
 
@@ -42,7 +42,7 @@ function scenario(seed, ops) {
   for (const s of slots) out.push(`slot ${s.id} ${hex(s.gpa)} ${hex(s.size)} ${s.backing}`);
   // the guest's own tables, of hypervisor and nested guest: identical, with more than there is
   for (const s of slots) out.push(`map ${hex(s.gpa)} ${hex(s.gpa)} 4M ${pick(['4k', '2m'])} WUAD`);
-  out.push('map 0x8000000 0x8000000 8M 2m WUAD');
+  out.push('map 0x8000000 0x8000000 8M 2m WUAD', 'map 0x6000000 0x6000000 0x10000 4k WUAD');
   const windows = [];           // what a nested guest may access: where, and what backs it
   for (const r of roots) {
     out.push(`root ${r}`);
@@ -51,6 +51,7 @@ function scenario(seed, ops) {
       out.push(`map ${hex(s.gpa)} ${hex(s.gpa)} ${hex(s.size)} ${size} ${pick(['WUAD', 'WUAD', 'WU', 'UA', 'WUADN'])}`);
       windows.push({ root: r, va: s.gpa, slot: s, level: size === '4k' ? 1 : 2 });
     }
+    out.push(`map 0x6000000 0x6000000 0x10000 4k ${pick(['WUAD', 'WUAD', 'UA'])}`);
     for (let i = 0; i < 2; i++) {
       const s = pick(slots), size = pick(['4k', '2m']);
       const va = 0x8000000 + i * 4 * M;
@@ -78,7 +79,7 @@ function scenario(seed, ops) {
     else push(`xchg ${hex(va)} ${int(4096)}`);
   };
   const table = () => {         // the hypervisor changes its tables
-    if (level[cur]) { push('l1'); level[cur] = 0; }
+    if (level[cur] && chance(0.7)) { push('l1'); level[cur] = 0; }
     const w = pick(windows);
     const va = w.va + (chance(0.7) ? pick(w.hot) : off(w.slot));
     const l = chance(0.75) ? w.level : 2 + int(2);
@@ -96,8 +97,8 @@ function scenario(seed, ops) {
       // after a nested page fault the hypervisor runs: enter again now and then, so that most accesses are the nested guest's
       if (!level[cur] || chance(0.3)) enter();
       const w = pick(windows.filter((x) => x.root === level[cur]));
-      if (w.slot.gone) { push('nop'); continue; }
-      if (chance(0.06)) push(`x ${hex(w.slot.home + pick(w.slot.code))}`);
+      if (chance(0.08)) access(0x6000000 + 8 * int(0x2000));
+      else if (chance(0.06)) push(`x ${hex(w.slot.home + pick(w.slot.code))}`);
       else access(w.va + within(w));
     } else if (k < 0.62) {
       if (level[cur]) { push('l1'); level[cur] = 0; }

@@ -70,7 +70,7 @@ const planned = chosen.flatMap((test) =>
 const results = new Array(planned.length);
 let next = 0;
 await Promise.all(Array.from({ length: jobs }, work));
-if (options.markdown !== undefined) updateDocument(options.markdown, arch, results, options.only.length > 0);
+if (options.markdown !== undefined) updateDocument(options.markdown, arch, results, options.only.length > 0, pagings);
 console.log(options.json ? JSON.stringify(results, null, 1) : render());
 process.exitCode = results.some((result) => result.verdict === 'fail') ? 1 : 0;
 
@@ -139,7 +139,7 @@ function stem(test) {
 
 /** @param {UnitTest} test */
 function expectedOf(test) {
-  return EXPECTED[stem(test)];
+  return EXPECTED[test.name] ?? EXPECTED[stem(test)];
 }
 
 /** Is it one of those that run without being asked for? @param {UnitTest} test */

@@ -14,14 +14,15 @@ does not announce.
  * Puts the table of a build into a document, which is made if need be. `isPart`: rows of other tests, under the same pagings, stay.
  *
  * @param {string} file @param {string} arch @param {readonly Result[]} results @param {boolean} [isPart]
+ * @param {readonly string[]} [pagings] under which tests have been run that may be, if the results don't say
  */
-export function updateDocument(file, arch, results, isPart = false) {
+export function updateDocument(file, arch, results, isPart = false, pagings = pagingsOf(results)) {
   const before = existsSync(file) ? readFileSync(file, 'utf8') : HEAD;
   const [start, end] = [`<!-- ${arch} -->`, `<!-- end of ${arch} -->`];
   const from = before.indexOf(start);
   const to = before.indexOf(end);
   const old = isPart && from >= 0 ? before.slice(from, to) : '';
-  const part = `${start}\n\n## ${arch}\n\n${join(old, tableOf(results))}\n\n${end}`;
+  const part = `${start}\n\n## ${arch}\n\n${join(old, tableOf(results, pagings))}\n\n${end}`;
   const after =
     from >= 0 && to > from ? before.slice(0, from) + part + before.slice(to + end.length) : `${before}\n${part}\n`;
   writeFileSync(file, after);
@@ -39,12 +40,14 @@ function join(old, table) {
   return [head, line, ...kept, ...added].join('\n');
 }
 
-/** A row for each test; what differs between pagings is told for each. @param {readonly Result[]} results */
-export function tableOf(results) {
+/** @param {readonly Result[]} results */
+const pagingsOf = (results) => [...new Set(results.map((result) => result.paging))];
+
+/** A row for each test; what differs between pagings is told for each. @param {readonly Result[]} results @param {readonly string[]} [pagings] */
+export function tableOf(results, pagings = pagingsOf(results)) {
   const names = [...new Set(results.map((result) => result.test))].filter((name) =>
     results.some((result) => result.test === name && !isOfOtherBuild(result)),
   );
-  const pagings = [...new Set(results.map((result) => result.paging))];
   const rows = names.map((name) => {
     const of = results.filter((result) => result.test === name);
     const cells = pagings.map((paging) => cellOf(of.find((result) => result.paging === paging)));

@@ -35,6 +35,18 @@ describe('a machine', () => {
     expect(machine.console.text).toBe('hello.');
   });
 
+  it('ends at a reset, or boots again if that was asked for', async () => {
+    const kernel = codeImage(
+      [0xff, 0x05, ...le32(0x8000), 0xa1, ...le32(0x8000)], // inc dword [0x8000]; mov eax, [0x8000]
+      [0x83, 0xf8, 3, 0x72, 2, 0xe7, 0xf4], // cmp eax, 3; jb +2; out 0xf4, eax
+      [0x66, 0xba, 0xf9, 0x0c, 0xb0, 6, 0xee, 0xf4], // mov dx, 0xcf9; mov al, 6; out dx, al; hlt
+    );
+    const machine = await Machine.boot({ kernel, memory: MEMORY });
+    expect(await machine.ended).toMatchObject({ reason: 'reset', status: 0 });
+    const again = await Machine.boot({ kernel, memory: MEMORY, reboot: true });
+    expect(await again.ended).toMatchObject({ reason: 'debug-exit', status: 7 });
+  });
+
   it('tells who waits for something that it has ended', async () => {
     const machine = await Machine.boot({ kernel: TINY, memory: MEMORY });
     await expect(machine.console.waitFor('never')).rejects.toThrow('the machine ended (power-off) before never came');

@@ -84,6 +84,15 @@ describe('the checker finds, when it is taken away,', () => {
     expect(verdict.violation).toContain('which is gone');
   });
 
+  it('the flush of what a starting log drops before its lock is released', async () => {
+    const verdict = await verdictOf('linux-3.8', 'unmap and start', {
+      file: 'mmu/dirty-log.ts',
+      from: "    if (mmu.policy.onProtect === 'zap') flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);\n    unlock(LOCK_MMU);",
+      to: "    unlock(LOCK_MMU);\n    if (mmu.policy.onProtect === 'zap') flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);",
+    });
+    expect(verdict.violation).toContain('which is gone');
+  });
+
   it("the TDP MMU's look at what it exchanges", async () => {
     const verdict = await verdictOf('linux-6.1-tdp', SAME_PAGE, {
       file: 'tdp-mmu/tdp-set-spte.ts',

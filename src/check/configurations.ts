@@ -87,6 +87,36 @@ export const CONFIGURATIONS: readonly Configuration[] = [
     ],
   },
   {
+    name: 'unmap and start',
+    about: 'the host takes the frames away while the log starts and a vCPU writes',
+    start: { before: LARGE },
+    threads: [
+      { name: 'vcpu0', program: [['write 0 0']] },
+      { name: 'ioctl', program: [['log start']] },
+      { name: 'host', program: [['unmap']] },
+    ],
+  },
+  {
+    name: 'unmap and stop',
+    about: 'the host takes the frames away while the log stops and a vCPU writes',
+    start: { before: [...LARGE, 'log start', 'write 0 0'] },
+    threads: [
+      { name: 'vcpu0', program: [['write 0 0']] },
+      { name: 'ioctl', program: [['log stop']] },
+      { name: 'host', program: [['unmap']] },
+    ],
+  },
+  {
+    name: 'unmap and delete',
+    about: 'the host takes the frames away while the slot is deleted and a vCPU writes',
+    start: { before: LARGE },
+    threads: [
+      { name: 'vcpu0', program: [['write 0 0']] },
+      { name: 'ioctl', program: [['delete']] },
+      { name: 'host', program: [['unmap']] },
+    ],
+  },
+  {
     name: 'delete',
     about: 'the slot is deleted while both vCPUs fault',
     start: { before: LARGE },

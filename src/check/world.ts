@@ -22,7 +22,8 @@ import type { Policy } from '../mmu/policy.ts';
 import { MEM_LOG_DIRTY_PAGES } from '../mem/memslots.ts';
 import type { Vcpu } from '../vm/vcpu.ts';
 import { CAP_MANUAL_DIRTY_LOG_PROTECT2, Vm } from '../vm/vm.ts';
-import { ChangingHost, HOST_HVA, REGION_PAGES } from './changing-host.ts';
+import { FLAT_HVA } from '../mem/flat-host.ts';
+import { ChangingHost, REGION_PAGES } from './changing-host.ts';
 import { ChoosingTlb } from './choosing-tlb.ts';
 
 /** What the engine is; a preset. */
@@ -57,7 +58,7 @@ export const PAGES = 4;
 
 export class World {
   readonly vm: Vm;
-  readonly host = new ChangingHost(2);
+  readonly host = new ChangingHost();
   readonly tlbs: ChoosingTlb[] = [];
   /** Pages of which the destination hasn't the last version. */
   readonly behind = new Uint8Array(PAGES);
@@ -105,14 +106,14 @@ export class World {
       return;
     }
     const { pfn } = this.tlbs[vcpu.id];
-    const now = this.host.pfnAt(HOST_HVA + 4096 * page);
+    const now = this.host.pfnAt(FLAT_HVA + 4096 * page);
     if (pfn !== now) this.fault = `page ${page}: an access reached frame ${pfn}, which is gone; ${now} is there now`;
     else if (this.deleted) this.fault = `page ${page}: an access reached memory of a deleted slot`;
     if (write) this.behind[page] = 1;
   }
 
   setRegion(flags: number, bytes = 4096 * REGION_PAGES): void {
-    this.vm.setUserMemoryRegion({ slot: 0, flags, guestPhysAddr: 0, memorySize: bytes, userspaceAddr: HOST_HVA });
+    this.vm.setUserMemoryRegion({ slot: 0, flags, guestPhysAddr: 0, memorySize: bytes, userspaceAddr: FLAT_HVA });
   }
 
   private logStart(): void {
@@ -151,12 +152,12 @@ export class World {
   /** The host replaces the region's frames. */
   private unmap(): void {
     const { notifier } = this.host;
-    const end = HOST_HVA + 4096 * REGION_PAGES;
-    notifier!.invalidateRangeStart(HOST_HVA, end);
+    const end = FLAT_HVA + 4096 * REGION_PAGES;
+    notifier!.invalidateRangeStart(FLAT_HVA, end);
     race(RACE_SPTE);
     this.host.epoch++;
     race(RACE_SPTE);
-    notifier!.invalidateRangeEnd(HOST_HVA, end);
+    notifier!.invalidateRangeEnd(FLAT_HVA, end);
   }
 
   private deleteSlot(): void {

@@ -2,6 +2,7 @@
  * The recorder's VMM: it backs slots with host memory, tells KVM of them, and does what the host ops of a scenario say.
  * Source: recorder/src/main.c.
  */
+import { CPU_BOCHS } from '../hw/cpu-model.ts';
 import { EFAULT, EINVAL, KvmError } from '../base/errno.ts';
 import { type Backing, HostMm } from '../mem/host/host-mm.ts';
 import { VmmError, VmmMemory } from '../mem/host/vmm-memory.ts';
@@ -67,6 +68,9 @@ const SAMPLED = 0x800;
 /** Pages of a bitmap of which the raw ops know. */
 const RAW_PAGES = 1 << 22;
 
+/** What VMX has on the CPU that EPT was recorded on. */
+const EPT_OF_BOCHS = { ad: true, executeOnly: true, pml: true };
+
 /** nx_huge_pages as the kernel parses it; "auto" is off on a CPU without the bug. */
 function isNxForced(value: string | undefined): boolean {
   return value === 'force' || (value !== undefined && /^([yY1]|[oO][nN])/.test(value));
@@ -110,6 +114,7 @@ export class Vmm {
       bugs,
       kernel,
       hostLevels: script.hostLevels,
+      ...(script.params['ept'] === '1' ? { ept: EPT_OF_BOCHS, cpuModel: CPU_BOCHS } : {}),
     });
     orGiveUp(() => {
       if (machine.manual) this.vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, machine.manual);

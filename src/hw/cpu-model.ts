@@ -21,6 +21,11 @@ export interface CpuModel {
    * (TCG; it doesn't check the reserved bits of the low word).
    */
   readonly pdptes: 'registers' | 'memory' | 'memory-accessed';
+  /**
+   * An EPT violation of an access to a guest's table, which counts as a write, reports a read too. So says the manual; Bochs
+   * 2.7 reports the write alone.
+   */
+  readonly tableReadReported: boolean;
 }
 
 /** A CPU as AMD's manual has it. */
@@ -31,10 +36,14 @@ export const CPU_AMD: CpuModel = {
   rsvdReportsPresent: true,
   gigabyteAccessedEarly: false,
   pdptes: 'memory',
+  tableReadReported: true,
 };
 
 /** A CPU as Intel's manual has it. */
 export const CPU_INTEL: CpuModel = { ...CPU_AMD, upperGlobalReserved: false, pdptes: 'registers' };
+
+/** Bochs 2.7 with a Skylake-X model: the CPU that the recordings of EPT were made on. */
+export const CPU_BOCHS: CpuModel = { ...CPU_INTEL, tableReadReported: false };
 
 /** QEMU 7.2's TCG with an EPYC model: the CPU that the conformance recordings were made on. */
 export const CPU_TCG: CpuModel = {

@@ -50,10 +50,12 @@ export class EptNestedWalker extends TwoDimensionalWalker {
   /** Address of the guest entry that the walk stands at. */
   private entryLo = 0;
   private entryHi = 0;
+  private readonly tableAccess: number;
 
   constructor(memory: PhysMemory, model: CpuModel, ept: EptWalker) {
     super(memory, model);
     this.ept = ept;
+    this.tableAccess = !ept.ad ? EPTQ_READ : model.tableReadReported ? READ_WRITE : EPTQ_WRITE;
   }
 
   protected override tableFrame(gfn: number, offset: number): number {
@@ -63,7 +65,7 @@ export class EptNestedWalker extends TwoDimensionalWalker {
   }
 
   protected override walkToTable(lo: number, hi: number): number {
-    return this.toTable(lo, hi, this.ept.ad ? READ_WRITE : EPTQ_READ);
+    return this.toTable(lo, hi, this.tableAccess);
   }
 
   protected override mayUpdate(): boolean {

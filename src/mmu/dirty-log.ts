@@ -37,13 +37,15 @@ function protectHead(mmu: Mmu, _slot: MemSlot, heads: Int32Array, at: number, le
 
 /**
  * Write-protects a slot from `startLevel` up. True if an entry changed; the caller flushes all the same, as one may have
- * been protected by somebody who has not flushed yet. @kvm kvm_mmu_slot_remove_write_access
+ * been protected by somebody who has not flushed yet. Only where large entries are dropped have TLBs been flushed: a host that
+ * takes the frame away finds nothing to flush once the lock is free. @kvm kvm_mmu_slot_remove_write_access
  */
 export function slotRemoveWriteAccess(mmu: Mmu, slot: MemSlot, startLevel: number): boolean {
   let changed = false;
   if (slot.rmap.length !== 0) {
     lock(LOCK_MMU);
     changed = walkWholeSlot(mmu, slot, startLevel, MAX_HUGEPAGE_LEVEL, protectHead);
+    if (mmu.policy.onProtect === 'zap') flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
     unlock(LOCK_MMU);
   }
   if (mmu.tdpMmu) {
@@ -157,8 +159,10 @@ function protectLargeAt(mmu: Mmu, slot: MemSlot, first: number, maskLo: number, 
     trySplitNestedPages(mmu, slot, start, behind);
     trySplitHugePages(mmu, slot, start, behind, 1, false);
   }
-  slotGfnWriteProtect(mmu, slot, start, 2);
-  if (Math.ceil(start / 512) !== Math.ceil(end / 512)) slotGfnWriteProtect(mmu, slot, end, 2);
+  let flush = slotGfnWriteProtect(mmu, slot, start, 2);
+  if (Math.ceil(start / 512) !== Math.ceil(end / 512) && slotGfnWriteProtect(mmu, slot, end, 2)) flush = true;
+  // As in `slotRemoveWriteAccess`; else the caller's flush does.
+  if (flush && mmu.policy.onProtect === 'zap') flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
 }
 
 /** Entries of direct pages smaller than the host would allow now are dropped. @kvm kvm_mmu_zap_collapsible_spte */

@@ -27,6 +27,7 @@ import {
   withLevel,
 } from './role.ts';
 import { ACC_EXEC, ACC_USER, ACC_WRITE } from './spte.ts';
+import { switchOwn } from './nested.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
 export const PFERR_PRESENT = 1 << 0;
@@ -105,12 +106,18 @@ function tdpRootRole(mmu: Mmu): number {
 }
 
 /**
- * Brings the roles and what follows from them up to the guest's registers. A nested guest's registers say nothing about the
- * tables that KVM makes for it. @kvm kvm_init_mmu
+ * Brings the roles and what follows from them up to the guest's registers. A nested guest's say nothing about the tables that
+ * KVM makes for it, only how its own are read. @kvm kvm_init_mmu, init_kvm_nested_mmu
  */
 export function initMmu(mmu: Mmu, vcpu: MmuVcpu): void {
-  if (vcpu.isNested) return;
   const { cr0, cr4, efer } = vcpu.regs;
+  if (vcpu.isNested) {
+    switchOwn(vcpu);
+    calcCpuRole(vcpu, cr0, cr4, efer);
+    followCpuRole(mmu, vcpu);
+    switchOwn(vcpu);
+    return;
+  }
   calcCpuRole(vcpu, cr0, cr4, efer);
   if (mmu.tdp) vcpu.rootRole = tdpRootRole(mmu);
   else {

@@ -23,6 +23,8 @@ export class GuestWalk {
   readonly prefetchLo = new Int32Array(PTE_PREFETCH_NUM);
   readonly prefetchHi = new Int32Array(PTE_PREFETCH_NUM);
 
+  /** A nested guest's walk ended in a nested page fault. */
+  isNestedFault = false;
   /** Of a failed walk: the #PF's error code and address. */
   errorCode = 0;
   addrLo = 0;

@@ -34,6 +34,7 @@ import {
 } from './guest-mode.ts';
 import type { GuestWalk } from './guest-walk.ts';
 import { type Mmu, vcpuSlot } from './mmu.ts';
+import { switchOwn } from './nested.ts';
 import { EXT_CR4_PSE } from './role.ts';
 import type { MmuVcpu } from './vcpu.ts';
 
@@ -101,6 +102,43 @@ export function walkAddr(mmu: Mmu, vcpu: MmuVcpu, w: GuestWalk, lo: number, hi: 
   }
 }
 
+/**
+ * The same for an address of a nested guest, through its own tables and its hypervisor's nested ones. False: `w` has the
+ * #PF, or `vcpu.translation` the nested page fault, by `w.isNestedFault`.
+ */
+export function walkNestedGuest(
+  mmu: Mmu,
+  vcpu: MmuVcpu,
+  w: GuestWalk,
+  lo: number,
+  hi: number,
+  access: number,
+): boolean {
+  w.isNestedFault = false;
+  switchOwn(vcpu);
+  const walked =
+    guestLevels(vcpu) === 0 ? isTranslated(mmu, vcpu, w, lo, hi, access) : walkAddr(mmu, vcpu, w, lo, hi, access);
+  switchOwn(vcpu);
+  return walked;
+}
+
+/** Without paging. @kvm nonpaging_gva_to_gpa */
+function isTranslated(mmu: Mmu, vcpu: MmuVcpu, w: GuestWalk, lo: number, hi: number, access: number): boolean {
+  w.gfn = hypervisorGfn(mmu, vcpu, w, (lo >>> 12) + hi * 0x100000, access);
+  return w.gfn >= 0;
+}
+
+/** The hypervisor's frame of a nested guest's; negative: a nested page fault. @kvm translate_nested_gpa */
+function hypervisorGfn(mmu: Mmu, vcpu: MmuVcpu, w: GuestWalk, gfn: number, access: number): number {
+  const { translation } = vcpu;
+  switchOwn(vcpu);
+  const found = walkAddr(mmu, vcpu, translation, gfn << 12, gfn >>> 20, access | PFERR_USER);
+  switchOwn(vcpu);
+  if (found) return translation.gfn;
+  w.isNestedFault = true;
+  return -1;
+}
+
 function walkOnce(mmu: Mmu, vcpu: MmuVcpu, w: GuestWalk, lo: number, hi: number, access: number): number {
   const fourByte = hasFourByteGptes(vcpu);
   const nxMask = fourByte ? 0 : 1 << 31;
@@ -123,7 +161,13 @@ function walkOnce(mmu: Mmu, vcpu: MmuVcpu, w: GuestWalk, lo: number, hi: number,
     w.level--;
     const at = w.level - 1;
     w.ptAccess[at] = gpteAccess(accLo, accHi ^ nxMask);
-    if (!readGpte(mmu, vcpu, w, gpteGfn(pteLo, pteHi), gpteIndex(lo, hi, w.level, fourByte), fourByte))
+    w.tableGfn[at] = gpteGfn(pteLo, pteHi);
+    let gfn = w.tableGfn[at];
+    if (vcpu.walksOwn) {
+      gfn = hypervisorGfn(mmu, vcpu, w, gfn, PFERR_WRITE);
+      if (gfn < 0) return WALK_FAILED;
+    }
+    if (!readGpte(mmu, vcpu, w, gfn, gpteIndex(lo, hi, w.level, fourByte), fourByte))
       return walkError(mmu, vcpu, w, lo, hi, access, 0);
     pteLo = w.pteLo[at];
     pteHi = w.pteHi[at];
@@ -141,6 +185,10 @@ function walkOnce(mmu: Mmu, vcpu: MmuVcpu, w: GuestWalk, lo: number, hi: number,
   if (errorCode !== 0) return walkError(mmu, vcpu, w, lo, hi, access, errorCode);
 
   w.gfn = leafGfn(pteLo, pteHi, w.level, fourByte, lo);
+  if (vcpu.walksOwn) {
+    w.gfn = hypervisorGfn(mmu, vcpu, w, w.gfn, access);
+    if (w.gfn < 0) return WALK_FAILED;
+  }
   let complete = (accLo & GPTE_A) !== 0;
   if ((access & PFERR_WRITE) === 0) w.pteAccess = protectCleanGpte(w.pteAccess, pteLo);
   else if ((pteLo & GPTE_D) === 0) complete = false;
@@ -156,7 +204,6 @@ function readGpte(mmu: Mmu, vcpu: MmuVcpu, w: GuestWalk, gfn: number, index: num
   const slot = vcpuSlot(mmu, vcpu, gfn);
   const hva = hvaOfGfn(slot, gfn);
   const bytes = fourByte ? 4 : 8;
-  w.tableGfn[at] = gfn;
   w.offset[at] = index * bytes;
   if (hva < 0) return false;
   w.pteHva[at] = hva + index * bytes;

@@ -23,9 +23,24 @@ export function injectPageFault(mmu: Mmu, vcpu: MmuVcpu, walk: GuestWalk): void 
     invalidateInRoot(mmu, vcpu, addrLo, addrHi, vcpu.root.sp);
   }
   if (vcpu.isNested) {
-    vcpu.port.leaveNestedGuest(errorCode, addrLo, addrHi);
+    vcpu.port.leaveNestedGuest(errorCode);
     return;
   }
+  vcpu.stats.pf_guest++;
+  vcpu.port.queuePageFault(errorCode, addrLo, addrHi);
+}
+
+/**
+ * Queues the fault that emulating a nested guest's instruction ended with: for the nested guest, or for its hypervisor.
+ * @kvm kvm_inject_emulated_page_fault
+ */
+export function injectNestedFault(mmu: Mmu, vcpu: MmuVcpu, walk: GuestWalk): void {
+  if (walk.isNestedFault) {
+    injectPageFault(mmu, vcpu, vcpu.translation);
+    return;
+  }
+  const { errorCode, addrLo, addrHi } = walk;
+  if ((errorCode & (PFERR_PRESENT | PFERR_RSVD)) === PFERR_PRESENT) vcpu.port.flushTlbGva(addrLo, addrHi);
   vcpu.stats.pf_guest++;
   vcpu.port.queuePageFault(errorCode, addrLo, addrHi);
 }

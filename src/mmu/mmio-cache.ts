@@ -30,8 +30,9 @@ export function cacheMmioInfo(
 ): void {
   const slots = mmu.slots[0];
   if (slots.updateInProgress) return;
-  vcpu.mmioGvaLo = gvaLo & ~0xfff;
-  vcpu.mmioGvaHi = gvaHi;
+  // A nested guest's address is none of the guest.
+  vcpu.mmioGvaLo = vcpu.isNested ? 0 : gvaLo & ~0xfff;
+  vcpu.mmioGvaHi = vcpu.isNested ? 0 : gvaHi;
   vcpu.mmioAccess = access;
   vcpu.mmioGfn = gfn;
   vcpu.mmioGen = slots.generation;
@@ -62,6 +63,7 @@ export function matchMmioGpa(mmu: Mmu, vcpu: MmuVcpu, gfn: number): boolean {
 
 /** @kvm mmio_info_in_cache */
 export function mmioInfoInCache(mmu: Mmu, vcpu: MmuVcpu, lo: number, hi: number): boolean {
+  if (vcpu.isNested) return false;
   if (vcpu.isDirect) return matchMmioGpa(mmu, vcpu, (lo >>> 12) + hi * 0x100000);
   return matchMmioGva(mmu, vcpu, lo, hi);
 }

@@ -30,7 +30,7 @@ export interface GuestRegs {
 /** What the MMU asks of the CPU that runs the guest. */
 export interface VcpuPort {
   /** The hypervisor of a nested guest is told of a nested page fault: it runs again. @kvm nested_svm_inject_npf_exit */
-  leaveNestedGuest(errorCode: number, addrLo: number, addrHi: number): void;
+  leaveNestedGuest(errorCode: number): void;
   /** A #PF is to be delivered to the guest; sets CR2. */
   queuePageFault(errorCode: number, addrLo: number, addrHi: number): void;
   /** Bring `regs.pdptrs` up to memory if they may be stale. @kvm kvm_pdptr_read */
@@ -112,6 +112,12 @@ export class MmuVcpu {
   isNested = false;
   /** The other ones: about a nested guest's tables while none runs. @kvm root_mmu, guest_mmu */
   readonly idle = new MmuContext();
+  /** The nested guest's own paging mode, which KVM needs only to emulate its instructions. @kvm nested_mmu */
+  readonly own = new MmuContext();
+  /** A walk of the nested guest's own tables is under way, and the fields are about those. */
+  walksOwn = false;
+  /** Where each of them is, by the hypervisor's nested tables. */
+  readonly translation = new GuestWalk();
   /** The nested guest's root, which its hypervisor has set: nCR3. */
   nestedCr3Lo = 0;
   nestedCr3Hi = 0;
@@ -141,10 +147,10 @@ export class MmuVcpu {
 
   /** The guest's own root, or the one that a nested guest's hypervisor gave it. @kvm kvm_mmu_get_guest_pgd */
   get pgdLo(): number {
-    return this.isNested ? this.nestedCr3Lo : this.regs.cr3Lo;
+    return this.isNested && !this.walksOwn ? this.nestedCr3Lo : this.regs.cr3Lo;
   }
   get pgdHi(): number {
-    return this.isNested ? this.nestedCr3Hi : this.regs.cr3Hi;
+    return this.isNested && !this.walksOwn ? this.nestedCr3Hi : this.regs.cr3Hi;
   }
 
   get isDirect(): boolean {

@@ -39,7 +39,7 @@ function given(set: '6.1-core' | '6.1-random', name: string): Recording {
 describe('recordings', () => {
   it('without an argument are those that come with the project, in a stable order', () => {
     const sources = findRecordings();
-    expect(sources).toHaveLength(670);
+    expect(sources).toHaveLength(713);
     expect([...new Set(sources.map(({ set }) => set))]).toEqual([
       '6.1-core',
       '6.1-errors',
@@ -49,6 +49,7 @@ describe('recordings', () => {
       '6.1-random',
       '6.1-today',
       '6.12-core',
+      '6.12-ept',
       '6.12-la57',
       '6.12-nested',
       '6.12-random',

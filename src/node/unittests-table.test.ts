@@ -43,7 +43,10 @@ describe('the table of all tests', () => {
     const rows = readFileSync(file, 'utf8')
       .split('\n')
       .filter((line) => line.startsWith('| '));
-    updateDocument(file, 'x86_64', [result('new', 'tdp', 'pass', 1)], true); // other pagings
+    const pku = [result('new', 'tdp', 'pass', 7)];
+    updateDocument(file, 'x86_64', pku, true, ['tdp', 'shadow']);
+    expect(readFileSync(file, 'utf8')).toContain('| new | pass (7) |  |  |');
+    updateDocument(file, 'x86_64', pku, true); // other pagings
     const other = readFileSync(file, 'utf8')
       .split('\n')
       .filter((line) => line.startsWith('| '));

@@ -8,8 +8,8 @@
 import { hvaOfGfn, markPageDirty, readGuest, writeGuest } from '../mmu/guest-memory.ts';
 import { guestLevels, PFERR_FETCH, PFERR_USER, PFERR_WRITE, permissionFault } from '../mmu/guest-mode.ts';
 import { GuestWalk } from '../mmu/guest-walk.ts';
-import { walkAddr } from '../mmu/guest-walker.ts';
-import { injectPageFault, invlpg } from '../mmu/inject.ts';
+import { walkAddr, walkNestedGuest } from '../mmu/guest-walker.ts';
+import { injectNestedFault, injectPageFault, invlpg } from '../mmu/inject.ts';
 import { matchMmioGpa, matchMmioGva } from '../mmu/mmio-cache.ts';
 import { type Mmu, vcpuSlot } from '../mmu/mmu.ts';
 import { unprotectPage } from '../mmu/page-zap.ts';
@@ -183,7 +183,7 @@ export class Emulator {
   private failed(): number {
     this.traceInsn(this.fetchedLength, true);
     this.vcpu.queueException(UD_VECTOR, false, 0);
-    if (this.vcpu.state.cpl !== 0) return 1;
+    if (this.vcpu.state.cpl !== 0 || this.vcpu.mmu.isNested) return 1;
     this.vcpu.exit = { reason: 'internal', suberror: 1 };
     return 0;
   }
@@ -191,6 +191,7 @@ export class Emulator {
   /** @kvm inject_emulated_exception */
   private injectException(): void {
     if (this.exceptionVector >= 0) this.vcpu.queueException(this.exceptionVector, true, 0);
+    else if (this.vcpu.mmu.isNested) injectNestedFault(this.mmu, this.vcpu.mmu, this.walk);
     else injectPageFault(this.mmu, this.vcpu.mmu, this.walk);
   }
 
@@ -233,11 +234,13 @@ export class Emulator {
 
   /** Translates by the guest's tables: sets `gfn`; false with the page fault noted. @kvm gva_to_gpa */
   private gvaToGpa(lo: number, hi: number, access: number): boolean {
-    if (guestLevels(this.vcpu.mmu) === 0) {
+    const { isNested } = this.vcpu.mmu;
+    if (!isNested && guestLevels(this.vcpu.mmu) === 0) {
       this.gfn = (lo >>> 12) + hi * 0x100000;
       return true;
     }
-    if (walkAddr(this.mmu, this.vcpu.mmu, this.walk, lo, hi, access)) {
+    const walk = isNested ? walkNestedGuest : walkAddr;
+    if (walk(this.mmu, this.vcpu.mmu, this.walk, lo, hi, access)) {
       this.gfn = this.walk.gfn;
       return true;
     }

@@ -193,6 +193,8 @@ function applyLogging(mmu: Mmu, old: MemSlot, slot: MemSlot): void {
   const logsByCpu = mmu.cpuDirtyLogSize !== 0;
   if (logsByCpu) slotLeafClearDirty(mmu, slot);
   const changed = slotRemoveWriteAccess(mmu, slot, logsByCpu ? 2 : 1);
+  // Where large entries are dropped, that has flushed. The TDP MMU does so for each of them, but not for small ones.
+  if (mmu.policy.onProtect === 'zap' && !mmu.tdpMmu) return;
   race(RACE_BEFORE_FLUSH);
   if (changed || !mmu.bugs.flushIfChanged) flushRemoteTlbsRange(mmu, slot.baseGfn, slot.npages);
 }

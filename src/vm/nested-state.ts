@@ -63,6 +63,7 @@ export function enterNested(mmu: Mmu, vcpu: MmuVcpu, regs: CpuState, state: Nest
   switchContext(vcpu);
   initShadowNpt(mmu, vcpu, state.cr4, state.efer);
   newPgd(mmu, vcpu, vcpu.nestedCr3Lo, vcpu.nestedCr3Hi);
+  initMmu(mmu, vcpu);
 }
 
 /** User space takes the nested guest away; the registers stay. @kvm svm_leave_nested */

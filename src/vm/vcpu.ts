@@ -147,7 +147,7 @@ export class Vcpu {
     this.dirtyRing = vm.rings === null ? null : vm.rings.add(id);
     const cpuTlb = this.cpu.tlb;
     this.mmu = new MmuVcpu(id, this.state, {
-      leaveNestedGuest: (errorCode, lo, hi) => this.leaveNestedGuest(errorCode, lo, hi),
+      leaveNestedGuest: (errorCode) => this.leaveNestedGuest(errorCode),
       queuePageFault: (errorCode, lo, hi) => {
         this.queueException(VECTOR_PF, true, errorCode);
         this.state.cr2Lo = lo;
@@ -159,6 +159,8 @@ export class Vcpu {
       kick: () => this.kick(),
     });
     updatePml(vm, this.cpu.pml);
+    // The CPU that it comes to first may have translations of others. @kvm vmx_vcpu_load_vmcs
+    if (vm.ept !== null) this.mmu.requests |= REQ_TLB_FLUSH;
     this.emulator = new Emulator(vm, this);
     initMmu(vm, this.mmu);
   }
@@ -205,8 +207,10 @@ export class Vcpu {
     this.nestedState = state;
   }
 
-  private leaveNestedGuest(errorCode: number, lo: number, hi: number): void {
-    exitToHypervisor(this.vm, this.mmu, this.state, this.nestedState!, errorCode, this.cpu.errorHi, lo, hi);
+  /** The block tells the address that the CPU exited for, even if emulation found the fault elsewhere. */
+  private leaveNestedGuest(errorCode: number): void {
+    const { errorHi, addrLo, addrHi } = this.cpu;
+    exitToHypervisor(this.vm, this.mmu, this.state, this.nestedState!, errorCode, errorHi, addrLo, addrHi);
     this.nestedState = null;
     this.clearException();
   }
@@ -600,7 +604,6 @@ export class Vcpu {
     let result = RET_PF_INVALID;
     if (errorLo & PFERR_RSVD) {
       result = handleMmioPageFault(vm, mmu, addrLo, addrHi);
-      if (result === RET_PF_EMULATE && mmu.isNested) return this.refuseEmulation();
       if (result === RET_PF_EMULATE) return this.emulator.emulate(addrLo, addrHi, type);
     }
     if (result === RET_PF_INVALID) {
@@ -609,19 +612,12 @@ export class Vcpu {
     }
     if (result < 0) return result;
     if (result !== RET_PF_EMULATE) return 1;
-    if (mmu.isNested) return this.refuseEmulation();
     if (mmu.isDirect && errorHi & PFERR_GUEST_PAGE_HI && (errorLo & PFERR_WRITE_PRESENT) === PFERR_WRITE_PRESENT) {
       unprotectPage(vm, (addrLo >>> 12) + addrHi * 0x100000);
       return 1;
     }
-    if (!mmioInfoInCache(vm, mmu, addrLo, addrHi)) type |= EMUL_ALLOW_RETRY;
+    if (!mmu.isNested && !mmioInfoInCache(vm, mmu, addrLo, addrHi)) type |= EMUL_ALLOW_RETRY;
     return this.emulator.emulate(addrLo, addrHi, type);
-  }
-
-  /** @diverges Instructions of a nested guest are not emulated: to fetch them, two sets of tables must be walked. */
-  private refuseEmulation(): number {
-    this.exit = { reason: 'internal', suberror: 1 };
-    return 0;
   }
 
   /** Under nested paging the CPU reads the entries itself; KVM reads them once after each exit. @kvm svm_cache_reg */

@@ -14,8 +14,8 @@ gcc -O2 -shared -fPIC -fvisibility=hidden -o "$out/pagetouch.so" "$here/pagetouc
 (cd "$out" && node "$root/guests/cpio.mjs" initrd.gz dir:/bin dir:/dev dir:/proc dir:/sys dir:/tmp char:/dev/console=5,1:600 \
 	"file:/bin/busybox=$root/guests/out/.packages/busybox-static/bin/busybox:755" link:/bin/sh=busybox \
 	file:/bin/mark=mark:755 "file:/init=$root/guests/debian/init:755")
-# Neither has what the other lacks: the first 64-bit CPU, no HPET, no paravirtual clock.
-append='console=ttyS0 quiet no-kvmclock penumbra.quiet penumbra.run="mark 2"'
+# Neither has what the other lacks: the first 64-bit CPU, no HPET, no paravirtual clock. The kernel lies where it was linked to lie.
+append='console=ttyS0 quiet nokaslr no-kvmclock penumbra.quiet penumbra.run="mark 2"'
 APPEND=$append CPU=qemu64 MACHINE=hpet=off MEM=$mem START=100000 INITRD=initrd.gz bash "$here/record.sh" "$out" "$out" qemu boot
 time node "$root/bin/penumbra.mjs" record --memory "${mem}M" --cpu qemu64 --kernel "$out/bzImage" --initrd "$out/initrd.gz" \
 	--append "$append" --epoch 1704067200 --out "$out/penumbra.pntrace" </dev/null 2>"$out/penumbra.log"

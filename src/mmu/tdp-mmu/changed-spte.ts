@@ -149,6 +149,8 @@ function handleRemovedTable(mmu: Mmu, sp: number, shared: boolean): void {
     if (isRemoved(oldLo, oldHi)) throw new Error(`INVARIANT frozen: entry ${at >>> 1} of a removed table is frozen`);
     words[at] = REMOVED_SPTE_LO;
     words[at + 1] = mmu.kernel.frozenHi;
+    // Of the freeze of an empty entry nothing follows but its tracepoint.
+    if (!isShadowPresent(oldLo) && !mmu.trace.on) continue;
     const gfn = pages.gfn[sp] + i * pagesPerLevel(level);
     handleChange(mmu, asId, gfn, oldLo, oldHi, REMOVED_SPTE_LO, mmu.kernel.frozenHi, level, shared);
     handleAccessed(mmu, oldLo, oldHi, REMOVED_SPTE_LO, mmu.kernel.frozenHi, level);

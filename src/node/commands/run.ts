@@ -85,8 +85,9 @@ async function run(options: RunCommandOptions): Promise<void> {
   const watch = watchLimit(machine, limit);
   if (gdbFlag?.waits !== true) machine.start();
   const end = await machine.ended;
-  await gdb?.finish(end);
+  // Signals end the process again, also while somebody looks at a guest that has crashed.
   release();
+  await gdb?.finish(end);
   if (watch()) throw new CliError(`${options.kernel}: ${machine.pc.instructions} instructions, over the limit`);
   const seconds = (performance.now() - started) / 1000;
   if (clerk !== null && options.trace !== undefined) writeWhole(options.trace, ftraceText(clerk.log()));
