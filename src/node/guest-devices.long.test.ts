@@ -82,7 +82,7 @@ describe("a guest's network", () => {
       machine.stop();
       for (const one of [server, closed]) one.close();
     },
-    10 * MINUTES,
+    30 * MINUTES,
   );
 });
 
@@ -112,7 +112,7 @@ describe("a guest's disk under an overlay", () => {
       second.stop();
       expect(sha256(base)).toBe(before);
     },
-    10 * MINUTES,
+    30 * MINUTES,
   );
 });
 
@@ -169,6 +169,6 @@ describe('out of a folder that a guest shares', () => {
       expect(readFileSync(join(folder, 'other', 'file'), 'utf8')).toBe(secret);
       machine.stop();
     },
-    10 * MINUTES,
+    30 * MINUTES,
   );
 });
