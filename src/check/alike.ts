@@ -5,7 +5,8 @@
  *               touched  touched  stands for the rest   does not stop
  *
  * A thread stops at the entries of frames that some operation of the configuration touches, and in each table at the first one after
- * these, which stands for all behind it: there it stops and gives way as well. The same goes for words of the log.
+ * these, which stands for all behind it: there it stops and gives way as well. The same goes for words of the log. `frames`:
+ * how many there are of those that stand for the rest.
  * docs/checker.md says why nothing is lost with that.
  */
 import { pagesPerLevel } from '../base/page.ts';
@@ -31,10 +32,13 @@ function touchedEnd({ start, threads }: Configuration): number {
 export class Untouched {
   private readonly world: World;
   private readonly end: number;
+  /** The last of those that stand for the rest. */
+  private readonly last: number;
 
-  constructor(world: World, configuration: Configuration) {
+  constructor(world: World, configuration: Configuration, frames: number) {
     this.world = world;
     this.end = touchedEnd(configuration);
+    this.last = this.end + frames - 1;
   }
 
   /** Does an entry map only frames that nobody touches? */
@@ -45,8 +49,8 @@ export class Untouched {
   /** Is what is about to change, an entry or a word of the log, one of those that another stands for? */
   isStoodFor(point: number, at: number): boolean {
     if (at === 0) return false;
-    if (point === RACE_LOG_WORD) return 32 * at - PAGES_PER_TAKE >= this.end;
-    return indexOf(at) !== 0 && this.firstFrame(at - 1) >= this.end;
+    if (point === RACE_LOG_WORD) return 32 * at - PAGES_PER_TAKE >= this.last;
+    return indexOf(at) !== 0 && this.firstFrame(at - 1) >= this.last;
   }
 
   private firstFrame(sptep: number): number {

@@ -47,8 +47,8 @@ const WAYS = 64;
 export interface Stops {
   /** At every mark, so that a schedule's length is that of its trace. More states, the same findings. */
   readonly everyMark?: boolean;
-  /** At the entries of all frames, those that nobody touches too. */
-  readonly everyEntry?: boolean;
+  /** At the entries of so many of the frames that nobody touches; Infinity: of all. 1 if absent. */
+  readonly frames?: number;
 }
 
 /** Fields of pages that tell nothing of a page that was freed. */
@@ -72,11 +72,11 @@ export class Explorer {
   private readonly pageFields: Int32Array[];
 
   constructor(interleaved: InterleavedWorld, engine: Engine, configuration: Configuration, stops: Stops = {}) {
-    const { everyMark = false, everyEntry = false } = stops;
+    const { everyMark = false, frames = 1 } = stops;
     this.interleaved = interleaved;
     const world = runAlone(interleaved, interleaved.createWorld(engine, configuration.start));
     this.world = world;
-    const untouched = everyEntry ? null : new Untouched(world, configuration);
+    const untouched = frames === Infinity ? null : new Untouched(world, configuration, frames);
     this.threads = new Threads(interleaved, world, configuration.threads, untouched, everyMark);
     this.scratch = this.scratchOfVcpus();
     for (const scratch of this.scratch) scratch.restore();

@@ -47,7 +47,7 @@ export function randomConfiguration(seed: number, length: number): Configuration
 
 export function runRandomly(interleaved: InterleavedWorld, engine: Engine, seed: number, length: number): RandomRun {
   const configuration = randomConfiguration(seed, length);
-  const explorer = new Explorer(interleaved, engine, configuration, { everyMark: true, everyEntry: true });
+  const explorer = new Explorer(interleaved, engine, configuration, { everyMark: true, frames: Infinity });
   const { threads } = explorer;
   const random = new Prng(seed ^ 0x5eed);
   const schedule: Step[] = [];

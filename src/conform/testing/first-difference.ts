@@ -4,14 +4,13 @@
  */
 import { compareRecordings, formatDifference } from '../compare.ts';
 import { parseMachine } from '../machine.ts';
+import type { PackedRecording } from '../pack.ts';
 import { strip } from '../recording.ts';
 import { runScript } from '../run.ts';
 import { allGiven } from './given.ts';
 
-const packs = allGiven();
-
 /** The first difference in a line, or undefined. */
-function judge(packed: (typeof packs)[number]): string | undefined {
+function judge(packed: PackedRecording): string | undefined {
   const recording = packed.load();
   try {
     const got = runScript(strip(recording), parseMachine(packed.settings));
@@ -22,7 +21,7 @@ function judge(packed: (typeof packs)[number]): string | undefined {
   }
 }
 
-for (const packed of packs) {
+for (const packed of allGiven()) {
   const difference = judge(packed);
   if (difference === undefined) continue;
   process.stdout.write(`${packed.name} ${difference.slice(0, 120)}\n`);

@@ -17,14 +17,13 @@ export function givenPack(set: GivenSet): PackedRecording[] {
   return readPack(givenText(set), set);
 }
 
-/** All of them, the smallest set first. */
-export function allGiven(): PackedRecording[] {
+/** All of them, the smallest set first, each set read when it is its turn. */
+export function* allGiven(): Generator<PackedRecording> {
   const folder = new URL('../../../recordings/', import.meta.url);
   const files = readdirSync(folder).filter((name) => name.endsWith(SUFFIX));
   const size = (name: string) => statSync(new URL(name, folder)).size;
-  return files
-    .sort((a, b) => size(a) - size(b))
-    .flatMap((name) => givenPack(name.slice(0, -SUFFIX.length) as GivenSet));
+  files.sort((a, b) => size(a) - size(b));
+  for (const name of files) yield* givenPack(name.slice(0, -SUFFIX.length) as GivenSet);
 }
 
 /** Some of a set by their names (NAME.MODE). */
