@@ -116,6 +116,34 @@ describe("a guest's disk under an overlay", () => {
   );
 });
 
+describe('a machine that boots again', () => {
+  it(
+    'gives the same kernel fresh devices, with the same contents',
+    async () => {
+      const disk = join(folder, 'again.img');
+      writeFileSync(disk, new Uint8Array(2 ** 20));
+      const share = parseShare(folder);
+      const machine = await shell({ disks: [openDisk(disk)], network: new AllowedNetwork([]), share, reboot: true });
+      const look =
+        'dd if=/dev/vda count=1 2>/dev/null | head -c 7; ip link set eth0 up && ping -c 1 10.0.2.2 | grep -c "1 packets rec"';
+      const address = 'ip address add 10.0.2.15/24 dev eth0';
+      expect(await machine.exec(`echo written | dd of=/dev/vda conv=fsync 2>/dev/null; ${address}; ${look}`)).toEqual({
+        output: 'written1\n',
+        status: 0,
+      });
+      const from = machine.console.length;
+      machine.console.write('reboot -f\n');
+      await machine.console.waitFor(/Restarting system[^]*BusyBox[^]*# /, from);
+      expect(await machine.exec(`${address}; ${look}`)).toEqual({ output: 'written1\n', status: 0 });
+      const mount = 'mkdir /mnt; mount -t 9p -o trans=virtio,version=9p2000.L host /mnt && ls /mnt/again.img';
+      expect(await machine.exec(mount)).toEqual({ output: '/mnt/again.img\n', status: 0 });
+      expect(machine.vm.verify()).toEqual([]);
+      machine.stop();
+    },
+    30 * MINUTES,
+  );
+});
+
 describe('out of a folder that a guest shares', () => {
   it(
     'leads neither `..` nor a link nor a race',
