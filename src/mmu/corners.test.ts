@@ -8,7 +8,7 @@ import { FLAT_HVA, FlatHost } from '../mem/flat-host.ts';
 import { MEM_LOG_DIRTY_PAGES as LOG } from '../mem/memslots.ts';
 import { A, buildGuest, type Guest, P, U, W, WUAD } from '../vm/testing/build-guest.ts';
 import { activePages, buildVm, entryAt, expectSound, flushesDuring, triple, WRITE } from '../vm/testing/build-vm.ts';
-import { CAP_MANUAL_DIRTY_LOG_PROTECT2, Vm } from '../vm/vm.ts';
+import { CAP_MANUAL_DIRTY_LOG_PROTECT2, POLICIES, type Policy, Vm } from '../vm/vm.ts';
 import { isObsolete } from './mmu.ts';
 import { MmuNotifier } from './notifier.ts';
 import { prepareZapPage, unprotectPage, zapAll, zapAllFast } from './page-zap.ts';
@@ -41,9 +41,9 @@ const DATA_SLOT = { id: 1, gpa: DATA, bytes: 4 * MIB };
 
 describe('the first clear of a word that crosses into another large page', () => {
   /** A slot from gfn 32 on, so that a word of the log spans gfn 1024; two large pages, all bits set. */
-  function initiallySet(): { vm: Vm; large: () => string[]; clear: (...gfns: number[]) => void } {
+  function initiallySet(policy?: Policy): { vm: Vm; large: () => string[]; clear: (...gfns: number[]) => void } {
     const base = 32 * 4096;
-    const vm = new Vm({ host: new FlatHost({ bytes: 2 ** 30, level: 2, sparse: true }), npt: true });
+    const vm = new Vm({ host: new FlatHost({ bytes: 2 ** 30, level: 2, sparse: true }), npt: true, policy });
     vm.enableCap(CAP_MANUAL_DIRTY_LOG_PROTECT2, 3);
     const slot = { slot: 0, guestPhysAddr: base, memorySize: 2048 * 4096, userspaceAddr: FLAT_HVA + base };
     vm.setUserMemoryRegion({ ...slot, flags: 0 });
@@ -77,6 +77,17 @@ describe('the first clear of a word that crosses into another large page', () =>
     const { large, clear } = initiallySet();
     clear(1000, 1001);
     expect(large()).toEqual(['2:100', '2:111']);
+  });
+
+  it('is flushed under mmu_lock only by the policy that drops what it protects', () => {
+    for (const policy of [POLICIES.zap, POLICIES.lazy]) {
+      const { vm, clear } = initiallySet(policy);
+      // The other one is the ioctl's own.
+      const before = vm.stats.remote_tlb_flush_requests;
+      clear(1000);
+      expect(vm.stats.remote_tlb_flush_requests - before).toBe(policy === POLICIES.zap ? 2 : 1);
+      expectSound(vm);
+    }
   });
 
   it('misses the second, as Linux 6.1 does, if only its first page is meant: both addresses round up to it', () => {
