@@ -40,14 +40,6 @@ export function zapLeafsOfRoot(mmu: Mmu, root: number, start: number, end: numbe
   return due;
 }
 
-/** Empties the leaves of all roots, whatever their address space. True if a flush is due. @kvm kvm_tdp_mmu_zap_leafs */
-export function zapLeafs(mmu: Mmu, start: number, end: number, flush: boolean): boolean {
-  let due = flush;
-  for (let root = nextRoot(mmu, 0, false); root !== 0; root = nextRoot(mmu, root, false))
-    due = zapLeafsOfRoot(mmu, root, start, end, due);
-  return due;
-}
-
 /** Takes one table, which is no root, out of the tree with all below it. A flush is due. @kvm kvm_tdp_mmu_zap_sp */
 export function zapTdpPage(mmu: Mmu, sp: number): void {
   const { pages } = mmu;
