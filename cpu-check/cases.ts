@@ -133,6 +133,7 @@ export function undefinedFlags(row: Row): number {
   const OF = 0x800;
   const AF = 0x10;
   const SZP = 0xc4;
+  const PF = 4;
   if (/^(mul|imul)/.test(row.name)) return SZP | AF;
   if (/^i?div/.test(row.name)) return 0x8d5;
   if (/^(and|or|xor|test)$/.test(row.name)) return AF;
@@ -141,6 +142,8 @@ export function undefinedFlags(row: Row): number {
   if (row.name.startsWith('bt')) return OF | (SZP & ~0x40) | AF;
   if (/^bs[fr]/.test(row.name)) return 0x8d5 & ~0x40;
   if (/^[lt]zcnt$/.test(row.name)) return 0x894;
+  if (/^(andn|bzhi|blsr|blsmsk|blsi)$/.test(row.name)) return AF | PF;
+  if (row.name === 'bextr') return AF | (SZP & ~0x40);
   if (/^aa[as]$/.test(row.name)) return OF | SZP;
   if (/^da[as]$/.test(row.name)) return OF;
   if (/^aa[md]$/.test(row.name)) return OF | AF | 1;
