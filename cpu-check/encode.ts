@@ -16,8 +16,9 @@ const RCX = 1;
 const RSP = 4;
 
 const ALL = [0, 1, 2, 3, 4, 5, 6, 7];
-/** Digits of ModRM with memory, by opcode: without environments and decimals that needn't be digits. */
-const X87_MEMORY = [ALL, [0, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 7], ALL, [0, 1, 2, 3, 5, 6, 7]];
+/** Digits of ModRM with memory, by opcode: without environments. */
+const X87_MEMORY = [ALL, [0, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 7], ALL, ALL];
+const FBLD = 4;
 /** ModRM with registers: from, to. Without the transcendental ones. */
 const X87_REGISTERS: readonly (readonly [number, number][])[] = [
   [[0xc0, 0x100]],
@@ -144,12 +145,21 @@ export class Encoding {
     const random = this.#random;
     const group = this.#row.opcode & 7;
     if (random.chance(2)) {
-      tail.push(...this.#memoryOperand(random.pick(X87_MEMORY[group])));
+      const digit = random.pick(X87_MEMORY[group]);
+      if (group === 7 && digit === FBLD) this.#fillWithDecimals();
+      tail.push(...this.#memoryOperand(digit));
       return true;
     }
     const [from, to] = random.pick(X87_REGISTERS[group]);
     tail.push(from + random.below(to - from));
     return false;
+  }
+
+  /** What FBLD makes of anything else is undefined. */
+  #fillWithDecimals(): void {
+    for (let i = 0; i < WINDOW; i++) {
+      this.#view.setUint8(WINDOW_AT + i, (this.#random.below(10) << 4) | this.#random.below(10));
+    }
   }
 
   /** Immediates, jumps, absolute addresses. */
