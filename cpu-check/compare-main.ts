@@ -1,8 +1,9 @@
-/** `compare-main HARNESS [COUNT [SEED [NAME]]]`: prints what differs, by instruction. */
+/** `compare-main HARNESS [COUNT [SEED [NAME,...]]]`: prints what differs, by instruction. */
 import { compare } from './compare.ts';
 
-const [harness, count = '20000', seed = '1', name = ''] = process.argv.slice(2);
-const outcome = compare(harness, Number(seed), Number(count), name ? (row) => row.name === name : undefined);
+const [harness, count = '20000', seed = '1', names = ''] = process.argv.slice(2);
+const wanted = names.split(',');
+const outcome = compare(harness, Number(seed), Number(count), names ? (row) => wanted.includes(row.name) : undefined);
 const byName = new Map<string, string[]>();
 for (const m of outcome.mismatches) {
   const key = `${m.narrow ? '32 ' : ''}${m.row.name} ${m.row.operands.join()}`;

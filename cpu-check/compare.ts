@@ -119,9 +119,14 @@ function compareBatch(
   }
 }
 
-/** Mode, row, what its operands are, and the prefixes that choose among them. */
+/** Mode, row, what its operands are, and the prefixes (or VEX.W) that choose among them. */
 function formOf(row: Row, one: Uint8Array, narrow: boolean): string {
   const code = one.subarray(0, one[16]);
+  if (row.vex) {
+    const vex = code.indexOf(0xc4);
+    const place = code[vex + 4] >= 0xc0 ? 'register' : 'memory';
+    return `${narrow} vex ${row.map} ${row.opcode} ${row.digit} ${row.prefix} ${code[vex + 2] >> 7} ${place}`;
+  }
   const size = code.indexOf(0x66) >= 0 ? 2 : 0;
   const map = [[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]][row.map];
   const at = code.findIndex((_, i) => [...map, row.opcode].every((byte, k) => code[i + k] === byte)) + map.length + 1;

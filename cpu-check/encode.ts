@@ -16,8 +16,9 @@ const RCX = 1;
 const RSP = 4;
 
 const ALL = [0, 1, 2, 3, 4, 5, 6, 7];
-/** Digits of ModRM with memory, by opcode: without environments and decimals that needn't be digits. */
-const X87_MEMORY = [ALL, [0, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 7], ALL, [0, 1, 2, 3, 5, 6, 7]];
+/** Digits of ModRM with memory, by opcode: without environments. */
+const X87_MEMORY = [ALL, [0, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 7], ALL, ALL];
+const FBLD = 4;
 /** ModRM with registers: from, to. Without the transcendental ones. */
 const X87_REGISTERS: readonly (readonly [number, number][])[] = [
   [[0xc0, 0x100]],
@@ -38,6 +39,7 @@ export class Encoding {
   readonly #narrow: boolean;
   readonly #jump: number;
   #rex = 0;
+  #vvvv = 0;
   #address32 = false;
   /** Where a jump's target has to be written once the length is known: a register's number, or an address. */
   #targetRegister = -1;
@@ -58,6 +60,7 @@ export class Encoding {
   bytes(): number[] {
     const random = this.#random;
     const row = this.#row;
+    if (row.vex) return this.#behindVex();
     const branch = row.flags.has('f64');
     const prefixes: number[] = [];
     const sized = row.operands.some((t) => 'vyz'.includes(t.at(-1) ?? '')) && !branch;
@@ -86,6 +89,38 @@ export class Encoding {
     return bytes;
   }
 
+  /** Segment, address size, VEX in three bytes. One in twelve is spoilt, and must be #UD. */
+  #behindVex(): number[] {
+    const random = this.#random;
+    const row = this.#row;
+    const narrow = this.#narrow;
+    const used = row.operands.some((token) => token[0] === 'B');
+    const spoilt = random.chance(12) ? random.below(4) : -1;
+    this.#rex = narrow ? 0 : random.below(16);
+    this.#vvvv = used || spoilt === 0 ? random.below(16) : 0;
+    this.#address32 = !narrow && random.chance(6);
+    if (/^(bextr|bzhi)$/.test(row.name)) this.#fieldControl();
+    const tail: number[] = [];
+    this.#modrm(tail);
+    this.#rest(tail, false);
+    // Outside of 64-bit mode B and W mean nothing, R and X tell VEX from LES.
+    const bits = narrow ? random.pick([0, 1, 8, 9]) : this.#rex;
+    const map = spoilt === 1 ? random.pick([0, 4, 31]) : row.map;
+    const length = spoilt === 2 ? 4 : 0;
+    const vex = [0xc4, ((bits & 7) << 5) ^ 0xe0 | map, ((bits & 8) << 4) | ((this.#vvvv ^ 15) << 3) | length | ['np', '66', 'f3', 'f2'].indexOf(row.prefix)];
+    const before = random.chance(8) ? [random.pick(narrow ? [0x3e, 0x26, 0x36] : [0x3e, 0x26, 0x2e, 0x36])] : [];
+    if (this.#address32) before.unshift(0x67);
+    if (spoilt === 3) before.push(random.pick([0x66, 0xf0, 0xf2, 0xf3, ...(narrow ? [] : [0x40, 0x48])]));
+    return [...before, ...vex, row.opcode, ...tail];
+  }
+
+  /** Starts, lengths and indexes that are mostly in the operand; the register may still become an address. */
+  #fieldControl(): void {
+    const random = this.#random;
+    const above = random.chance(2) ? random.value() << 16n : 0n;
+    this.#set(this.#narrow ? this.#vvvv & 7 : this.#vvvv, BigInt(random.below(72) | (random.below(72) << 8)) | above);
+  }
+
   /** ModRM and what belongs to it; true when it is memory. */
   #modrm(tail: number[]): boolean {
     const random = this.#random;
@@ -110,12 +145,21 @@ export class Encoding {
     const random = this.#random;
     const group = this.#row.opcode & 7;
     if (random.chance(2)) {
-      tail.push(...this.#memoryOperand(random.pick(X87_MEMORY[group])));
+      const digit = random.pick(X87_MEMORY[group]);
+      if (group === 7 && digit === FBLD) this.#fillWithDecimals();
+      tail.push(...this.#memoryOperand(digit));
       return true;
     }
     const [from, to] = random.pick(X87_REGISTERS[group]);
     tail.push(from + random.below(to - from));
     return false;
+  }
+
+  /** What FBLD makes of anything else is undefined. */
+  #fillWithDecimals(): void {
+    for (let i = 0; i < WINDOW; i++) {
+      this.#view.setUint8(WINDOW_AT + i, (this.#random.below(10) << 4) | this.#random.below(10));
+    }
   }
 
   /** Immediates, jumps, absolute addresses. */

@@ -19,6 +19,11 @@ export class ByteReader {
     return at < this.#end ? this.#bytes[at] : 0;
   }
 
+  /** The next byte, still to be read. */
+  peek(): number {
+    return this.at < this.#end ? this.#bytes[this.at] : 0;
+  }
+
   signedByte(): number {
     return (this.byte() << 24) >> 24;
   }

@@ -30,7 +30,9 @@ import { CS, CS_DATA_BASE, DS, FS, RAX, RCX, RDX, SEGMENT_BASE, SS, ZERO } from 
 export const MODE_16 = 0;
 export const MODE_32 = 1;
 export const MODE_64 = 2;
-export const MODES = 3;
+/** The first two where segments are addresses (real mode, virtual-8086 mode): there is no VEX. */
+export const MODE_REAL = 3;
+export const MODES = 5;
 
 /**
  * What CR0 and CR4 leave of MMX and SSE is a part of the mode that instructions are decoded in (`mode + MODES * level`): so
@@ -54,6 +56,13 @@ const PREFIX_F3 = 2;
 const PREFIX_F2 = 4;
 const PREFIX_LOCK = 8;
 
+/** Maps of opcodes: the legacy ones, those behind VEX with L = 0, those with L = 1. Its map 0 is nobody's. */
+const VEX_MAPS = 4;
+const MAPS = 12;
+const NO_OPCODE = VEX_MAPS * 256;
+/** By VEX.pp. */
+const VEX_PREFIXES = [0, PREFIX_66, PREFIX_F3, PREFIX_F2];
+
 /** Helpers that stand for instructions. */
 export interface StandIns {
   /** Raises #UD. */
@@ -71,12 +80,16 @@ export class Decoder {
   #start = 0;
   #mode = MODE_64;
   #fpu = FPU_ALL;
+  #real = false;
   #out: DataView;
   #record = 0;
   #offset = 0;
   #prefixes = 0;
   #segment = -1;
+  /** The REX prefix, or what VEX has of it. */
   #rex = 0;
+  /** VEX.vvvv, not inverted: 0 without VEX, and where it has to be 1111. */
+  #vvvv = 0;
   #wideAddress = 8;
   #modrm = 0;
   #kind = 0;
@@ -94,23 +107,26 @@ export class Decoder {
 
   /** Rows whose feature isn't among these don't exist from now on. What was decoded before stays. */
   useFeatures(features: ReadonlySet<string>): void {
-    const byOpcode: DecodedRow[][] = Array.from({ length: 4 * 256 }, () => []);
+    const byOpcode: DecodedRow[][] = Array.from({ length: MAPS * 256 }, () => []);
     for (const row of this.#all) {
-      if (row.feature === '' || features.has(row.feature)) byOpcode[row.map * 256 + row.opcode].push(row);
+      const map = row.vex ? VEX_MAPS + row.map : row.map;
+      if (row.feature === '' || features.has(row.feature)) byOpcode[map * 256 + row.opcode].push(row);
     }
     this.#rows = byOpcode;
   }
 
   /**
    * Decodes the instruction at `bytes[at]` into the record at address `record`. `offset`: its place in its page. Returns its
-   * length, NEED_MORE when it doesn't end before `end`, or TOO_LONG. `mode`: MODE_* and FPU_*.
+   * length, NEED_MORE when it doesn't end before `end`, or TOO_LONG. `mode`: MODE_*, MODE_REAL and FPU_*.
    */
   decode(bytes: Uint8Array, at: number, end: number, mode: number, record: number, offset: number): number {
     const reader = this.#reader;
     reader.start(bytes, at, Math.min(end, at + LONGEST + 1));
     this.#start = at;
-    this.#mode = mode % MODES;
-    this.#fpu = (mode - this.#mode) / MODES;
+    const kind = mode % MODES;
+    this.#real = kind >= MODE_REAL;
+    this.#mode = this.#real ? kind - MODE_REAL : kind;
+    this.#fpu = (mode - kind) / MODES;
     this.#record = record;
     this.#offset = offset;
     const found = this.#instruction();
@@ -143,6 +159,7 @@ export class Decoder {
       this.#form.read(this.#reader, this.#modrm, this.#wideAddress, this.#mode === MODE_64, this.#rex);
     }
     if (this.#prefixes & PREFIX_LOCK && !(row.lockable && this.#kind !== 0)) return false;
+    if (this.#vvvv !== 0 && !row.vvvv) return false;
     this.#operands(row);
     return true;
   }
@@ -152,6 +169,7 @@ export class Decoder {
     this.#prefixes = 0;
     this.#segment = -1;
     this.#rex = 0;
+    this.#vvvv = 0;
     this.#wideAddress = long ? 8 : this.#mode === MODE_32 ? 4 : 2;
     for (;;) {
       const byte = this.#reader.byte();
@@ -183,6 +201,9 @@ export class Decoder {
         case 0x65:
           this.#segment = byte & 7;
           break;
+        case 0xc4:
+        case 0xc5:
+          return this.#vexOpcode(byte);
         case 0x0f: {
           const second = this.#reader.byte();
           if (second === 0x38) return 512 + this.#reader.byte();
@@ -197,6 +218,24 @@ export class Decoder {
       // Only the prefix right before the opcode is a REX prefix.
       this.#rex = 0;
     }
+  }
+
+  /** Outside of 64-bit mode C4 and C5 are LES and LDS unless their ModRM would name a register, which these don't take. */
+  #vexOpcode(first: number): number {
+    const reader = this.#reader;
+    const long = this.#mode === MODE_64;
+    if (!long && (this.#real || reader.peek() < 0xc0)) return first;
+    if (this.#prefixes !== 0 || this.#rex !== 0) return NO_OPCODE;
+    const second = reader.byte();
+    const last = first === 0xc4 ? reader.byte() : second;
+    const map = first === 0xc4 ? second & 31 : 1;
+    const wide = first === 0xc4 ? (last >> 4) & 8 : 0;
+    // R, X and B are inverted, in the order that REX has them.
+    const extensions = first === 0xc4 ? (second >> 5) ^ 7 : ((second >> 5) & 4) ^ 4;
+    if (long) this.#rex = 0x40 | wide | extensions;
+    this.#vvvv = (~last >> 3) & 15;
+    this.#prefixes = VEX_PREFIXES[last & 3];
+    return map < VEX_MAPS ? (VEX_MAPS + (last & 4) + map) * 256 + reader.byte() : NO_OPCODE;
   }
 
   #choose(candidates: readonly DecodedRow[]): DecodedRow | null {
@@ -265,6 +304,7 @@ export class Decoder {
           break;
         default:
           if (slot < 2) out.setUint8(record + R_OPERAND + i, this.#registerField(token));
+          else if (token[0] === 'E' && this.#kind === 0) this.#form.base = this.#registerField(token);
       }
       slot++;
     }
@@ -347,6 +387,8 @@ export class Decoder {
         return this.#register((this.#modrm & 7) | ((this.#rex & 1) << 3), byte);
       case 'Z':
         return this.#register((this.#opcodeByte() & 7) | ((this.#rex & 1) << 3), byte);
+      case 'B':
+        return (this.#mode === MODE_64 ? this.#vvvv : this.#vvvv & 7) * 8;
       case 'A':
         return RAX;
       case 'C':

@@ -32,6 +32,7 @@ const INSTRUCTIONS: Readonly<Record<string, Place>> = {
   clflush: [1, EDX, 19],
   fsgsbase: [7, EBX, 0],
   bmi1: [7, EBX, 3],
+  bmi2: [7, EBX, 8],
   invpcid: [7, EBX, 10],
   adx: [7, EBX, 19],
   smap: [7, EBX, 20],

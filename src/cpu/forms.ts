@@ -55,6 +55,8 @@ export interface DecodedRow extends Row {
   readonly takes66: boolean;
   /** REX.W that it needs: 0, 1, or -1 for any. */
   readonly wide: number;
+  /** VEX.vvvv names one of its operands. */
+  readonly vvvv: boolean;
   /** 0: it isn't of the FPU. 1: MMX. 2: SSE. */
   readonly fpu: number;
   /** The CPUID feature it needs, or ''. */
@@ -219,6 +221,7 @@ export function spread(table: readonly Row[]): Forms {
       fixed64: row.flags.has('f64'),
       takes66: row.prefix !== '66' || row.flags.has('half'),
       wide: row.flags.has('w1') ? 1 : row.flags.has('w0') ? 0 : -1,
+      vvvv: row.operands.some((token) => token[0] === 'B'),
       fpu: row.flags.has('sse') ? 2 : row.flags.has('mmx') ? 1 : 0,
       feature: [...row.flags].find((flag) => flag.startsWith('if:'))?.slice(3) ?? '',
     };

@@ -1,6 +1,6 @@
 /** The mode that instructions are decoded in, from the registers that decide it. */
 import type { CpuState } from './cpu-state.ts';
-import { FPU_ALL, FPU_NO_SSE, FPU_OFF, MODE_16, MODE_32, MODE_64, MODES } from './decoder.ts';
+import { FPU_ALL, FPU_NO_SSE, FPU_OFF, MODE_16, MODE_32, MODE_64, MODE_REAL, MODES } from './decoder.ts';
 import { CR0, CR4, CS, SEGMENT_ATTRIBUTES, SEGMENT_BYTES, SEGMENTS } from './state.ts';
 
 const DESCRIPTOR_LONG = 1 << 21;
@@ -22,4 +22,7 @@ function fpuLevel(state: CpuState): number {
   return state.get(CR4) & CR4_OSFXSR ? FPU_ALL : FPU_NO_SSE;
 }
 
-export const decodeModeOf = (state: CpuState): number => modeOf(state) + MODES * fpuLevel(state);
+export function decodeModeOf(state: CpuState): number {
+  const mode = modeOf(state);
+  return (mode !== MODE_64 && state.realSegments ? MODE_REAL + mode : mode) + MODES * fpuLevel(state);
+}

@@ -35,6 +35,19 @@ describe.skipIf(!built)('a million instructions, against the processor of this m
   });
 });
 
+describe.skipIf(!built)('BMI1 and BMI2, against the processor of this machine', () => {
+  it.each([0, 1, 2, 3])('piece %i of 4', (piece) => {
+    const { mismatches, compared } = compare(
+      harness,
+      55_000_000 + piece * 100_000,
+      100_000,
+      (row) => row.vex || row.name === 'tzcnt',
+    );
+    expect(mismatches.map((m) => `${m.narrow ? 32 : 64} ${m.row.name} ${m.code}: ${m.what}`)).toEqual([]);
+    expect(compared).toBe(100_000);
+  });
+});
+
 describe.skipIf(!built)("x87's transcendental functions, against the processor of this machine", () => {
   it('differ by one unit in the last place at most', () => {
     const program = join(directory, 'transcendental');

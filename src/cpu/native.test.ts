@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { compare } from '../../cpu-check/compare.ts';
+import { INSTRUCTION_TABLE } from './table/table.ts';
 import { distances, FUNCTIONS } from '../../cpu-check/transcendental.ts';
 
 const source = fileURLToPath(new URL('../../cpu-check/native.c', import.meta.url));
@@ -22,9 +23,14 @@ afterAll(() => rmSync(directory, { recursive: true }));
 // Needs an x86-64 Linux with gcc.
 describe.skipIf(!built)('single instructions, against the processor of this machine', () => {
   it('have the same results, flags and faults', () => {
-    const { mismatches, forms } = compare(harness, 20_000, 10_000);
+    const { mismatches, forms, seen } = compare(harness, 20_000, 10_000);
     expect(mismatches.map((m) => `${m.narrow ? 32 : 64} ${m.row.name} ${m.code}: ${m.what}`)).toEqual([]);
     expect(forms).toBeGreaterThan(400);
+    // Each instruction behind VEX, in 64-bit and in 32-bit code.
+    const behindVex = [...seen]
+      .filter((form) => form.includes(' vex '))
+      .map((form) => form.split(' ').slice(0, 6).join(' '));
+    expect(new Set(behindVex).size).toBe(2 * INSTRUCTION_TABLE.filter((row) => row.vex).length);
   });
 });
 

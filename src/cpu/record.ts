@@ -8,6 +8,8 @@
  *      5  u8   index             14  u16  handler within a group, helper                         a jump leads to
  *      6  u8   log2 of scale
  *      7  u8   segment base
+ *
+ * Without a memory operand there is no base: a third register operand has its place.
  */
 export const RECORD_BYTES = 32;
 export const R_HANDLER = 0;

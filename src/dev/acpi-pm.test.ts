@@ -66,7 +66,7 @@ describe('the power management block', () => {
 
 describe('PCI configuration space', () => {
   it('keeps the address, and nobody is in an empty slot', () => {
-    const host = new PciHost(power, new InitLine(new ApicBus()), NO_IRQ);
+    const host = new PciHost(power, new InitLine(new ApicBus()), NO_IRQ, NO_IRQ);
     host.portWrite(0xcf8, 4, 0x80000800);
     expect(host.portRead(0xcf8, 4) >>> 0).toBe(0x80000800);
     expect([host.portRead(0xcfc, 4) >>> 0, host.portRead(0xcfe, 2) & 0xffff]).toEqual([0xffffffff, 0xffff]);

@@ -15,7 +15,7 @@ import { IOAPIC_BYTES, IOAPIC_GPA, IoApic } from './ioapic.ts';
 import { IrqLine, IsaIrqs, NO_IRQ } from './irq.ts';
 import { type GuestWriter, KvmClock } from './kvm-clock.ts';
 import { LocalApic } from './local-apic.ts';
-import { PCI_PORT, PCI_PORTS, PCI_SLOTS, PCI_WINDOW_BYTES, PCI_WINDOW_GPA, PciHost } from './pci/pci-host.ts';
+import { PCI_PORT, PCI_PORTS, PCI_SLOTS, PCI_WINDOW_BYTES, PCI_WINDOW_GPA, PciHost, PIC_IRQS } from './pci/pci-host.ts';
 import { PIC_ELCR_PORT, PIC_MASTER_PORT, PIC_SLAVE_PORT, Pic8259 } from './pic-8259.ts';
 import { PIT_IRQ, PIT_PORT, PIT_SPEAKER_PORT, Pit8254 } from './pit-8254.ts';
 import { PowerState } from './power.ts';
@@ -110,7 +110,8 @@ export class Board {
     const init = new InitLine(apicBus);
     this.keyboard = new KeyboardStub(init);
     this.systemControl = new SystemControl(init);
-    this.pciHost = new PciHost(power, init, this.ioapic);
+    for (const irq of PIC_IRQS) this.pic.elcr[irq >> 3] |= 1 << (irq & 7);
+    this.pciHost = new PciHost(power, init, this.ioapic, this.pic);
     this.fwCfg = new FwCfg(options.ramBytes, options.cpus);
     this.testDevice = new TestDevice(this.irqs, options.flusher ?? null);
     this.claimAddresses();

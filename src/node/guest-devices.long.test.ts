@@ -116,6 +116,28 @@ describe("a guest's disk under an overlay", () => {
   );
 });
 
+describe("a guest's disk without MSI", () => {
+  it.each([
+    ['IO-APIC', 'pci=nomsi'],
+    ['XT-PIC', 'pci=nomsi noapic'],
+    ['XT-PIC', 'pci=nomsi noapic acpi=off'],
+  ])(
+    'interrupts through the %s with %s',
+    async (controller, flags) => {
+      const disk = join(folder, 'plain.img');
+      const contents = Buffer.from(Array.from({ length: 2 ** 20 }, (_, i) => (i * 7) >> 3));
+      writeFileSync(disk, contents);
+      const machine = await shell({ cmdline: `console=ttyS0 quiet root=none ${flags}`, disks: [openDisk(disk)] });
+      const hash = createHash('md5').update(contents).digest('hex');
+      expect(await machine.exec('md5sum </dev/vda')).toEqual({ output: `${hash}  -\n`, status: 0 });
+      const { output } = await machine.exec('grep virtio /proc/interrupts');
+      expect(output).toMatch(new RegExp(`^ *\\d+: +[1-9]\\d* +${controller}\\b.*virtio0`));
+      machine.stop();
+    },
+    30 * MINUTES,
+  );
+});
+
 describe('a machine that boots again', () => {
   it(
     'gives the same kernel fresh devices, with the same contents',

@@ -221,13 +221,3 @@ export const packedExtreme = (operation: 'min' | 'max', t: Lanes, opcode: number
     );
   };
 };
-
-/** RCPSS, RSQRTSS: the hardware's have 12 bits, these have all. They know neither flags nor MXCSR. */
-const ONE_F32 = number(k64(0x3f800000), 4);
-const ONES_F32 = bytes16((i) => [0, 0, 0x80, 0x3f][i % 4]);
-export const RCPSS: Semantics = (s) => s.write(0, bitsOf(plain(F32, 0x95, ONE_F32, number(s.read(1), 4))));
-export const RSQRTSS: Semantics = (s) => {
-  s.write(0, bitsOf(plain(F32, 0x95, ONE_F32, plain(F32, 0x91, number(s.read(1), 4)))));
-};
-export const RCPPS: Semantics = (s) => s.write(0, v2(0xe7, ONES_F32, readAligned(s, 1)));
-export const RSQRTPS: Semantics = (s) => s.write(0, v2(0xe7, ONES_F32, v1(0xe3, readAligned(s, 1))));

@@ -80,6 +80,17 @@ function signedHigh(low: Value, bytes: number): Value {
 export const MUL = wideProduct(false);
 export const IMUL_WIDE = wideProduct(true);
 
+/** MULX: RDX times the source, its halves anywhere; one register for both has the high one. */
+export const MULX: Semantics = (s) => {
+  const bytes = s.bytes(0);
+  const a = s.read(2);
+  const b = s.register(RDX, bytes);
+  const low = s.keep(mul(a, b));
+  const high = bytes === 8 ? highUnsigned(s, a, b) : shrU(low, k64(32));
+  s.write(1, low);
+  s.write(0, high);
+};
+
 /** IMUL with the product's low half as result: operand 0 = first * second. */
 const shortProduct =
   (first: number, second: number): Semantics =>

@@ -17,6 +17,7 @@ import { SOFTWARE_INTERRUPTS } from './software-interrupts.ts';
 import { STACK_INSTRUCTIONS } from './stack-instructions.ts';
 import { SYSTEM_CALLS } from './system-calls.ts';
 import { AES } from '../vector/aes.ts';
+import { VECTOR_ESTIMATES } from '../vector/estimate.ts';
 import { VECTOR_FLOAT } from '../vector/float.ts';
 import { VECTOR_STRINGS } from '../vector/strings.ts';
 import { XSAVE } from './xsave.ts';
@@ -43,5 +44,6 @@ export const helperFunctions: Record<string, HelperFunction> = {
   ...XSAVE,
   ...AES,
   ...VECTOR_STRINGS,
+  ...VECTOR_ESTIMATES,
   ...VECTOR_FLOAT,
 };

@@ -183,6 +183,8 @@ describe('virtual-8086 mode', () => {
     ['PUSHF, with IOPL 3',     '9c0f0b', 0x3000, 6],
     ['INT, with IOPL 3',       'cd80',   0x3000, 0x80],
     ['INT3',                   'cc',     0,      3],
+    ['VEX',                    'c4e260f2c1cc', 0, 6],
+    ['LES, and INT3',          'c406000033c0cc', 0, 3],
     ['beyond 64 KiB',          '67a100000100', 0, 13],
   ])('%s', (_, code, iopl, vector) => {
     expect(virtual(0x20002 | iopl, code).cpu.state.get(RDX)).toBe(vector);

@@ -1,9 +1,11 @@
 /**
  * Rows of the instruction table, in the manuals' notation.
  *
- *     encoding   [66|f3|f2|np] [0f|0f38|0f3a] opcode[+r] [/r|/0../7] [reg|mem]
+ *     encoding   [vex] [66|f3|f2|np] [0f|0f38|0f3a] opcode[+r] [/r|/0../7] [reg|mem]
  *                a prefix named makes the opcode's other meaning; np: none of the three may be there
- *     operands   E, M: general register or memory, memory only      G: register of ModRM
+ *                vex: behind a VEX prefix with L = 0, which has the prefix and the map, too
+ *     operands   E, M: general register or memory, memory only      G: register of ModRM     B: register of VEX.vvvv
+ *                with three of them E comes last: a register there lies where else the base of an address would
  *                Z: register of the opcode     A: rAX     C: CL     D: rDX     1: the constant
  *                O: memory at an absolute offset                    J: relative target
  *                V, W, U: XMM register, XMM or memory, the W that must be a register
@@ -17,6 +19,7 @@ import type { Semantics } from '../stage.ts';
 
 export interface Row {
   readonly name: string;
+  readonly vex: boolean;
   readonly map: number;
   readonly opcode: number;
   /** '' for any. */
@@ -52,6 +55,8 @@ export function row(
   let digit = -1;
   let modrm = false;
   let form: Row['form'] = '';
+  const vex = words[0] === 'vex';
+  if (vex) words.shift();
   if (['66', 'f3', 'f2', 'np'].includes(words[0]) && words.length > 1) prefix = words.shift() as Row['prefix'];
   if (words[0] === '0f' && words.length > 1) {
     words.shift();
@@ -73,6 +78,7 @@ export function row(
   const first = Number.parseInt(opcode, 16);
   return Array.from({ length: count }, (_, i) => ({
     name,
+    vex,
     map,
     opcode: first + i,
     prefix,

@@ -1,4 +1,5 @@
 /** The whole instruction table. */
+import { BMI } from './bmi.ts';
 import { INTEGER } from './integer.ts';
 import type { Row } from './row.ts';
 import { SSE } from './sse.ts';
@@ -17,4 +18,5 @@ export const INSTRUCTION_TABLE: readonly Row[] = [
   ...withFlag(SSE, 'sse'),
   ...withFlag(SSE_LATER, 'sse'),
   ...X87,
+  ...BMI,
 ];

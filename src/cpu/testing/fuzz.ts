@@ -74,11 +74,17 @@ function randomCode(dice: Dice, out: Uint8Array, from: number, bytes: number): v
     }
     const row = INSTRUCTION_TABLE[dice.below(INSTRUCTION_TABLE.length)];
     if (dice.below(5) === 0) put([0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x64, 0x65, 0x2e][dice.below(8)]);
-    if (row.prefix.length === 2 && row.prefix !== 'np') put(Number.parseInt(row.prefix, 16));
-    if (dice.below(2)) put(0x40 | dice.below(16));
-    if (row.map > 0) put(0x0f);
-    if (row.map === 2) put(0x38);
-    if (row.map === 3) put(0x3a);
+    if (row.vex) {
+      put(0xc4);
+      put((dice.below(8) << 5) | row.map);
+      put((dice.below(32) << 3) | (dice.below(9) ? 0 : 4) | ['np', '66', 'f3', 'f2'].indexOf(row.prefix));
+    } else {
+      if (row.prefix.length === 2 && row.prefix !== 'np') put(Number.parseInt(row.prefix, 16));
+      if (dice.below(2)) put(0x40 | dice.below(16));
+      if (row.map > 0) put(0x0f);
+      if (row.map === 2) put(0x38);
+      if (row.map === 3) put(0x3a);
+    }
     put(row.opcode);
     if (row.modrm) {
       const reg = row.digit >= 0 ? row.digit : dice.below(8);

@@ -95,8 +95,9 @@ export class PciFunction {
     this.config.set(this.atPowerOn);
   }
 
-  /** The function drives INTA (pin 1). */
-  useIntx(): void {
+  /** The function drives INTA (pin 1); the firmware has noted its interrupt at the PICs. */
+  useIntx(irq: number): void {
+    this.config[0x3c] = irq;
     this.config[0x3d] = 1;
     this.mask[COMMAND + 1] |= COMMAND_INTX_OFF >> 8;
   }

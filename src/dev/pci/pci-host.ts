@@ -1,7 +1,7 @@
 /**
  * The PCI host bridge: configuration space of bus 0 through ports 0xcf8 and 0xcfc (mechanism 1), a window of guest physical addresses
- * in which the functions' BARs lie wherever the guest puts them, four wires to the IOAPIC for INTA, and the reset register that lies
- * in the address port. The bridge itself is function 0 of slot 0; each device has a slot of its own with one function.
+ * in which the functions' BARs lie wherever the guest puts them, wires for INTA to the IOAPIC and to the PICs, and the reset register
+ * that lies in the address port. The bridge itself is function 0 of slot 0; each device has a slot of its own with one function.
  */
 import type { MmioDevice, PortDevice } from '../bus.ts';
 import type { IrqSink } from '../irq.ts';
@@ -28,10 +28,17 @@ const ENABLE = 1 << 31;
 /** IOAPIC pins of INTA, by slot. */
 const FIRST_PIN = 16;
 const PINS = 8;
+/** What a guest without the IOAPIC gets: inputs of the second PIC, which the firmware makes level-triggered. */
+export const PIC_IRQS = [10, 11];
 
 /** The global interrupt of a slot's INTA; the DSDT says the same. */
 export function pinOfSlot(slot: number): number {
   return FIRST_PIN + (slot % PINS);
+}
+
+/** The interrupt of a slot's INTA at the PICs; the DSDT says the same, and so does the function's interrupt line register. */
+export function irqOfSlot(slot: number): number {
+  return PIC_IRQS[slot & 1];
 }
 
 export class PciHost implements PortDevice, MmioDevice {
@@ -43,11 +50,13 @@ export class PciHost implements PortDevice, MmioDevice {
   private readonly power: PowerState;
   private readonly init: InitLine;
   private readonly ioapic: IrqSink;
+  private readonly pic: IrqSink;
 
-  constructor(power: PowerState, init: InitLine, ioapic: IrqSink) {
+  constructor(power: PowerState, init: InitLine, ioapic: IrqSink, pic: IrqSink) {
     this.power = power;
     this.init = init;
     this.ioapic = ioapic;
+    this.pic = pic;
     // The 82441FX, which everybody knows.
     this.functions[0] = new PciFunction({ vendor: 0x8086, device: 0x1237, subsystem: 0, revision: 2, class: 0x060000 });
   }
@@ -57,6 +66,7 @@ export class PciHost implements PortDevice, MmioDevice {
     this.intx = level ? this.intx | (1 << slot) : this.intx & ~(1 << slot);
     const sharing = 0x01010101 << (slot % PINS);
     this.ioapic.setPin(pinOfSlot(slot), (this.intx & sharing) !== 0);
+    this.pic.setPin(irqOfSlot(slot), (this.intx & (0x55555555 << (slot & 1))) !== 0);
   }
 
   portRead(port: number, bytes: number): number {

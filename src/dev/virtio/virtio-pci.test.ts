@@ -99,14 +99,35 @@ describe('a virtio device on the PCI bus', () => {
     driver.start(0, { msix: false });
     driver.request(0, [BUFFER]);
     expect(driver.pins.at(-1)).toEqual([16 + SLOT, true]);
+    expect([driver.picPins.at(-1), driver.readConfig(0x3c, 1)]).toEqual([[11, true], 11]);
     expect(driver.readConfig(6, 1) & 8).toBe(8);
     driver.writeConfig(4, 2, 0x406);
     expect(driver.pins.at(-1)).toEqual([16 + SLOT, false]);
+    expect(driver.picPins.at(-1)).toEqual([11, false]);
     driver.writeConfig(4, 2, 6);
     expect(driver.pins.at(-1)).toEqual([16 + SLOT, true]);
     expect(driver.read(0x1000, 1)).toBe(1);
     expect(driver.pins.at(-1)).toEqual([16 + SLOT, false]);
     expect(driver.read(0x1000, 1)).toBe(0);
+  });
+
+  it('shares its wires with other slots', () => {
+    const { host, pins, picPins } = rng();
+    // 1, 3 and 9 share an input of the PICs, 1 and 9 a pin of the IOAPIC.
+    for (const slot of [1, 3, 9]) host.setIntx(slot, true);
+    pins.length = 0;
+    picPins.length = 0;
+    for (const slot of [1, 9, 3]) host.setIntx(slot, false);
+    expect(pins).toEqual([
+      [17, true],
+      [17, false],
+      [19, false],
+    ]);
+    expect(picPins).toEqual([
+      [11, true],
+      [11, true],
+      [11, false],
+    ]);
   });
 
   it('stays silent when the driver wants no interrupts', () => {

@@ -9,7 +9,7 @@ import type { ApicBus } from '../apic-bus.ts';
 import type { MmioDevice } from '../bus.ts';
 import { MSIX_BAR_BYTES, MSIX_CAPABILITY, MSIX_PENDING, MsiX, NO_VECTOR } from '../pci/msix.ts';
 import { COMMAND_INTX_OFF, PciFunction } from '../pci/pci-function.ts';
-import type { PciHost } from '../pci/pci-host.ts';
+import { irqOfSlot, type PciHost } from '../pci/pci-host.ts';
 import {
   F_EVENT_IDX,
   F_INDIRECT_DESC,
@@ -97,7 +97,7 @@ export class VirtioPci extends PciFunction implements MmioDevice, VirtioTranspor
     this.msix = new MsiX(device.queues.length + 1, bus);
     this.addBar(0, BAR_BYTES, gpa, this);
     this.addBar(1, MSIX_BAR_BYTES, gpa + BAR_BYTES, this.msix);
-    this.useIntx();
+    this.useIntx(irqOfSlot(slot));
     this.msixCapability = this.addCapability(MSIX_CAPABILITY, [
       this.msix.vectors - 1,
       0,

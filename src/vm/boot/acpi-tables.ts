@@ -1,7 +1,7 @@
 /**
  * The ACPI tables of our board, between 0xe0000 and 1 MiB:
  *
- *   RSDP -> XSDT -> FADT -> FACS, DSDT     \_S5, CPUs, PCI root, COM1, RTC
+ *   RSDP -> XSDT -> FADT -> FACS, DSDT     \_S5, \_PIC, CPUs, PCI root, COM1, RTC
  *               \-> MADT                   local APICs, IOAPIC, IRQ 0 at pin 2, the SCI as a level, NMI at LINT1
  *
  * The machine is in ACPI mode from the start and has no i8042 and no VGA; the FADT says so.
@@ -10,6 +10,7 @@ import { PM1A_CONTROL_PORT, PM1A_EVENT_PORT, PM_TIMER_PORT, SCI_IRQ, SLEEP_TYPE_
 import { IOAPIC_GPA } from '../../dev/ioapic.ts';
 import { LOCAL_APIC_GPA } from '../../dev/local-apic.ts';
 import {
+  irqOfSlot,
   PCI_PORT,
   PCI_SLOTS,
   PCI_WINDOW_BYTES,
@@ -20,7 +21,24 @@ import {
 } from '../../dev/pci/pci-host.ts';
 import { RTC_CENTURY, RTC_IRQ, RTC_PORT } from '../../dev/rtc-mc146818.ts';
 import { COM1_IRQ, COM1_PORT, UART_PORTS } from '../../dev/uart-16550.ts';
-import { type Aml, device, eisaId, integer, name, packageOf, pciRoot, portAndIrq, scope, string } from './aml.ts';
+import {
+  type Aml,
+  ARGUMENT_0,
+  device,
+  eisaId,
+  ifTrue,
+  integer,
+  method,
+  name,
+  nameString,
+  packageOf,
+  pciRoot,
+  portAndIrq,
+  returns,
+  scope,
+  store,
+  string,
+} from './aml.ts';
 import { type MemoryWrite, setU64, utf8 } from './boot-image.ts';
 import { FIRMWARE_GPA } from './e820.ts';
 
@@ -100,6 +118,8 @@ function buildDsdt(cpus: number): Uint8Array {
   const legacy = (path: string, id: string, resources: Aml): Aml =>
     device(path, name('_HID', eisaId(id)), name('_UID', integer(1)), name('_CRS', resources));
   const body = [
+    ...name('PICM', integer(0)),
+    ...method('_PIC', 1, store(ARGUMENT_0, nameString('PICM'))),
     ...name('_S5', packageOf(integer(SLEEP_TYPE_S5), integer(SLEEP_TYPE_S5), integer(0), integer(0))),
     ...scope(
       '_SB',
@@ -109,7 +129,8 @@ function buildDsdt(cpus: number): Uint8Array {
         name('_HID', eisaId('PNP0A03')),
         name('_UID', integer(0)),
         name('_CRS', pciRoot(PCI_PORT, PCI_WINDOW_GPA, PCI_WINDOW_BYTES)),
-        name('_PRT', packageOf(...intxRoutes())),
+        // Whichever controllers the system says that it uses.
+        method('_PRT', 0, ifTrue(nameString('PICM'), returns(intxRoutes(pinOfSlot))), returns(intxRoutes(irqOfSlot))),
       ),
       legacy('COM1', 'PNP0501', portAndIrq(COM1_PORT, UART_PORTS, COM1_IRQ)),
       legacy('RTC0', 'PNP0B00', portAndIrq(RTC_PORT, 2, RTC_IRQ)),
@@ -118,12 +139,13 @@ function buildDsdt(cpus: number): Uint8Array {
   return table('DSDT', 2, Uint8Array.from(body));
 }
 
-/** INTA of each slot: a pin of the IOAPIC, without a link device. */
-function intxRoutes(): Aml[] {
-  return Array.from({ length: PCI_SLOTS - 1 }, (_, i) => {
+/** INTA of each slot: a global interrupt, without a link device. */
+function intxRoutes(interruptOf: (slot: number) => number): Aml {
+  const routes = Array.from({ length: PCI_SLOTS - 1 }, (_, i) => {
     const slot = i + 1;
-    return packageOf(integer(slot * 65536 + 0xffff), integer(0), integer(0), integer(pinOfSlot(slot)));
+    return packageOf(integer(slot * 65536 + 0xffff), integer(0), integer(0), integer(interruptOf(slot)));
   });
+  return packageOf(...routes);
 }
 
 function buildFadt(dsdtGpa: number, facsGpa: number): Uint8Array {

@@ -14,8 +14,14 @@ const OP_STRING = 0x0d;
 const OP_SCOPE = 0x10;
 const OP_BUFFER = 0x11;
 const OP_PACKAGE = 0x12;
+const OP_METHOD = 0x14;
 const OP_EXTENDED = 0x5b;
+const OP_STORE = 0x70;
 const OP_DEVICE = 0x82;
+const OP_IF = 0xa0;
+const OP_RETURN = 0xa4;
+/** A method's first argument. */
+export const ARGUMENT_0: Aml = [0x68];
 
 /** `\_SB.COM1`, `_HID`. */
 export function nameString(path: string): Aml {
@@ -55,6 +61,22 @@ export function scope(path: string, ...terms: Aml[]): Aml {
 
 export function device(path: string, ...terms: Aml[]): Aml {
   return [OP_EXTENDED, OP_DEVICE, ...withLength([...nameString(path), ...terms.flat()])];
+}
+
+export function method(path: string, argumentCount: number, ...terms: Aml[]): Aml {
+  return [OP_METHOD, ...withLength([...nameString(path), argumentCount, ...terms.flat()])];
+}
+
+export function store(value: Aml, target: Aml): Aml {
+  return [OP_STORE, ...value, ...target];
+}
+
+export function ifTrue(condition: Aml, ...terms: Aml[]): Aml {
+  return [OP_IF, ...withLength([...condition, ...terms.flat()])];
+}
+
+export function returns(value: Aml): Aml {
+  return [OP_RETURN, ...value];
 }
 
 /** A plug and play number like `PNP0501`, compressed: three letters of 5 bits, four hex digits, big-endian. */

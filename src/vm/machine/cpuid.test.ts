@@ -52,6 +52,20 @@ describe('CPUID', () => {
     expect(cpuid('max').answer(7, 1, 0)).toEqual([0, 0, 0, 0]);
   });
 
+  it.each([
+    ['max', 0x108],
+    ['max,-bmi1', 0x100],
+    ['max,-bmi2', 0x008],
+    ['qemu64', 0],
+    ['qemu64,+bmi2', 0x100],
+    ['IvyBridge', 0],
+    ['Haswell', 0x108],
+    ['Opteron_G3', 0],
+    ['EPYC', 0x108],
+  ])('shows BMI1 and BMI2 of %s in EBX of leaf 7', (model, bits) => {
+    expect(cpuid(model).answer(7, 0, 0)[1] & 0x108).toBe(bits);
+  });
+
   it('shows OSPKE as CR4 has PKE', () => {
     expect(cpuid('max').answer(7, 0, 0)[2] & 16).toBe(0);
     expect(cpuid('max').answer(7, 0, 1 << 22)[2] & 16).toBe(16);

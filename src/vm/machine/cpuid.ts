@@ -52,7 +52,9 @@ const FEATURES: Readonly<Record<string, readonly [Word, number]>> = {
   hypervisor: ['1.ecx', 31],
   fsgsbase: ['7.ebx', 0],
   tsc_adjust: ['7.ebx', 1],
+  bmi1: ['7.ebx', 3],
   smep: ['7.ebx', 7],
+  bmi2: ['7.ebx', 8],
   invpcid: ['7.ebx', 10],
   adx: ['7.ebx', 19],
   smap: ['7.ebx', 20],
@@ -104,6 +106,8 @@ const LATER: readonly string[] = [
   'xsave',
   'xsaveopt',
   'adx',
+  'bmi1',
+  'bmi2',
 ];
 const MODELS: Readonly<Record<string, readonly string[]>> = {
   // Linux takes five levels if it can have them, and each of its walks would be longer: only who asks gets them.

@@ -33,6 +33,8 @@ export class TestDriver<Device extends VirtioDevice = VirtioDevice> {
   readonly apic: LocalApic;
   readonly host: PciHost;
   readonly pins: [pin: number, level: boolean][] = [];
+  /** The wires to the PICs. */
+  readonly picPins: [irq: number, level: boolean][] = [];
   readonly device: Device;
   readonly pci: VirtioPci;
   eventIdx = false;
@@ -43,9 +45,9 @@ export class TestDriver<Device extends VirtioDevice = VirtioDevice> {
   constructor(make: (host: VirtioHost) => Device, memoryBytes = 2 ** 20) {
     this.memory = new FlatGuestMemory(memoryBytes);
     this.apic = new LocalApic({ id: 0, clock: this.clock, tsc: new Tsc(this.clock), bus: this.bus, boot: true });
-    this.host = new PciHost(new PowerState(), new InitLine(new ApicBus()), {
-      setPin: (pin, level) => void this.pins.push([pin, level]),
-    });
+    const ioapic = { setPin: (pin: number, level: boolean) => void this.pins.push([pin, level]) };
+    const pic = { setPin: (irq: number, level: boolean) => void this.picPins.push([irq, level]) };
+    this.host = new PciHost(new PowerState(), new InitLine(new ApicBus()), ioapic, pic);
     this.ports.claim(PCI_PORT, PCI_PORTS, this.host, 4);
     this.device = make({ memory: this.memory, clock: this.clock });
     this.pci = new VirtioPci(this.device, this.host, SLOT, PCI_WINDOW_GPA + 0x100000, this.bus);
