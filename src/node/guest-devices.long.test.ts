@@ -127,7 +127,7 @@ describe("a guest's disk without MSI", () => {
       const disk = join(folder, 'plain.img');
       const contents = Buffer.from(Array.from({ length: 2 ** 20 }, (_, i) => (i * 7) >> 3));
       writeFileSync(disk, contents);
-      const machine = await shell({ cmdline: `console=ttyS0 quiet root=none ${flags}`, disks: [openDisk(disk)] });
+      const machine = await shell({ cmdline: `console=ttyS0 quiet root=none ${flags}`, disks: openDisks([disk]) });
       const hash = createHash('md5').update(contents).digest('hex');
       expect(await machine.exec('md5sum </dev/vda')).toEqual({ output: `${hash}  -\n`, status: 0 });
       const { output } = await machine.exec('grep virtio /proc/interrupts');
