@@ -8,8 +8,9 @@ import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { parseSymbols, symbolFile } from '../../guests/symbols.mjs';
+import { Stub } from '../gdb/stub.ts';
 import { checksum } from '../gdb/testing/session.ts';
 import { Machine } from '../machine.ts';
 import { codeImage, TINY, TINY_OUTPUT } from '../vm/machine/testing/guests.ts';
@@ -185,6 +186,38 @@ describe('the port', () => {
     await server.finish(end);
     expect([second.text(), end.message]).toEqual(['', 'stopped']);
   });
+
+  it('reads no more from who does not read the answers', async () => {
+    const { machine, server } = await served(LOOP);
+    const { socket } = await client(server.port);
+    const { receive } = Stub.prototype;
+    socket.pause();
+    let taken = 0;
+    const stub = vi.spyOn(Stub.prototype, 'receive').mockImplementation(function (this: Stub, bytes) {
+      taken += bytes.length;
+      receive.call(this, bytes);
+    });
+    for (let i = 0; i < 256; i++) socket.write(Buffer.alloc(65536, packet('?')));
+    for (let before = -1; before !== taken; ) {
+      before = taken;
+      await new Promise((resolve) => setTimeout(resolve, 300));
+    }
+    stub.mockRestore();
+    expect(taken).toBeGreaterThan(0);
+    expect(taken).toBeLessThan(256 * 65536);
+    socket.destroy();
+    machine.stop();
+    await server.finish(await machine.ended);
+  });
+
+  it('is free when the guest has ended, even if the other side does not hang up', async () => {
+    const { machine, server } = await served(TINY);
+    const socket = connect({ port: server.port, host: '127.0.0.1', allowHalfOpen: true });
+    socket.resume();
+    socket.write(packet('c'));
+    await server.finish(await machine.ended);
+    socket.destroy();
+  }, 20_000);
 
   it('bears noise', async () => {
     const { machine, server } = await served(LOOP);
