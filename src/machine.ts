@@ -103,11 +103,20 @@ export class MachineConsole {
   private readonly encoder = new HOST.TextEncoder();
   private readonly pending = new Uint8Array(4096);
   private count = 0;
+  /** Called when the guest has taken all that was typed. */
+  onTaken: (() => void) | null = null;
   private readonly send: (bytes: Uint8Array) => void;
+  private readonly countUntaken: () => number;
   private readonly waiting = new Set<() => void>();
 
-  constructor(send: (bytes: Uint8Array) => void) {
+  constructor(send: (bytes: Uint8Array) => void, countUntaken: () => number) {
     this.send = send;
+    this.countUntaken = countUntaken;
+  }
+
+  /** Bytes that were typed and that the guest has not taken. All are kept: who has many waits for `onTaken`. */
+  get untaken(): number {
+    return this.countUntaken();
   }
 
   /** Types into the guest's serial port. */
@@ -208,10 +217,13 @@ export class Machine {
   private constructor(options: MachineOptions) {
     const { hostLevel, nxHugePages, trace } = options;
     const { paging, policy, kernelVersion } = mmuOf(options);
-    this.console = new MachineConsole((bytes) => {
-      (this.devices.terminal ?? this.pc.board.uart).receive(bytes);
-      this.wake?.();
-    });
+    this.console = new MachineConsole(
+      (bytes) => {
+        (this.devices.terminal ?? this.pc.board.uart).receive(bytes);
+        this.wake?.();
+      },
+      () => this.devices.terminal?.waiting.length ?? this.pc.board.uart.queueCount,
+    );
     this.realtime = options.realtime ?? false;
     this.pc = new Pc({
       ramBytes: options.memory ?? 512 * 2 ** 20,
@@ -332,6 +344,7 @@ export class Machine {
         pc.waitsForClock = this.realtime || this.waitsForHost;
         pc.run(this.realtime ? REALTIME_SLICE : SLICE);
         this.console.flush();
+        if (this.console.untaken === 0) this.console.onTaken?.();
         this.onSlice?.();
         if (pc.end !== null) return this.finish(pc.end);
         if (pc.stopped !== null) this.running = false;

@@ -13,7 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { writeWhole } from './atomic-file.ts';
+import { checkOutput, writeWhole } from './atomic-file.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'penumbra-whole-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -30,6 +30,31 @@ function* breaksOff(): Generator<string> {
   yield 'the first half';
   throw new RangeError('and no more');
 }
+
+describe('a file that is to be written', () => {
+  it('is refused where it could not be, and nothing is done to it otherwise', () => {
+    const inside = newFolder();
+    writeFileSync(join(inside, 'file'), 'old');
+    symlinkSync('file', join(inside, 'link'));
+    for (const [name, message] of [
+      ['', `--out: ${inside}/ is a folder`],
+      ['new/', 'is a folder'],
+      ['file/below', 'ENOTDIR'],
+      ['no/such', `--out ${inside}/no/such: ENOENT`],
+    ])
+      expect(() => checkOutput('--out', `${inside}/${name}`)).toThrow(message);
+    expect(() => checkOutput('--out', '')).toThrow('--out: no file');
+    for (const good of ['file', 'link', 'new']) checkOutput('--out', join(inside, good));
+    checkOutput('--out', '/dev/null');
+    expect(readdirSync(inside)).toEqual(['file', 'link']);
+    expect(readFileSync(join(inside, 'file'), 'utf8')).toBe('old');
+  });
+
+  it('is called by its own name if it can not be opened', () => {
+    const path = join(newFolder(), 'none', 'file');
+    expect(() => writeWhole(path, ['text'])).toThrow(`ENOENT: no such file or directory, open '${path}'`);
+  });
+});
 
 describe('a file that is written whole', () => {
   it('is there with all that was given, in place of what was there', () => {

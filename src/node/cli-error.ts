@@ -12,6 +12,16 @@ export class CliError extends Error {
   override readonly name = 'CliError';
 }
 
+/** Does what a flag asks for; an error about a file then names the flag, too. */
+export function forFlag<T>(flag: string, does: () => T): T {
+  try {
+    return does();
+  } catch (error) {
+    if (error instanceof Error && isFileError(error)) throw new CliError(`${flag}: ${error.message}`);
+    throw error;
+  }
+}
+
 /** What to say on stderr and the exit status for anything that a command can throw; `line` is '' for nothing to say. */
 export function describeFailure(thrown: unknown, debug: boolean): { line: string; status: number } {
   if (thrown instanceof CommanderError) {

@@ -1,11 +1,22 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { MemoryDisk } from '../dev/virtio/memory-disk.ts';
-import { deviceOptions, openDisk } from './device-flags.ts';
+import type { DiskPort } from '../dev/virtio/virtio-blk.ts';
+import { deviceOptions, openDisks } from './device-flags.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'penumbra-disk-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -19,6 +30,7 @@ const file = (bytes: Uint8Array = contents()): string => {
   return path;
 };
 const hash = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex');
+const openDisk = (text: string): DiskPort => openDisks([text])[0];
 const sector = (byte: number): Uint8Array => new Uint8Array(512).fill(byte);
 
 describe('a disk in a file', () => {
@@ -95,7 +107,7 @@ describe('an overlay', () => {
   it('belongs to one base, as that was', () => {
     const path = file();
     const over = `${path}.over`;
-    openDisk(`${path},overlay=${over}`);
+    openDisk(`${path},overlay=${over}`).write(0, sector(1));
     expect(() => openDisk(`${file(new Uint8Array(512))},overlay=${over}`)).toThrow(/another base/);
     utimesSync(path, 1, 1);
     expect(() => openDisk(`${path},overlay=${over}`)).toThrow(/another base, or its base has changed/);
@@ -103,15 +115,81 @@ describe('an overlay', () => {
   });
 });
 
+describe('an overlay that is not whole', () => {
+  const written = (): { flag: string; over: string } => {
+    const path = file();
+    const over = `${path}.over`;
+    openDisk(`${path},overlay=${over}`).write(80 * 512, sector(1));
+    return { flag: `${path},overlay=${over}`, over };
+  };
+
+  it.each([100, 4096, 8000, 8192, 8192 + 10 * 4096])('is refused: %s bytes of it', (bytes) => {
+    const { flag, over } = written();
+    expect(() => openDisk(flag)).not.toThrow();
+    truncateSync(over, bytes);
+    expect(() => openDisk(flag)).toThrow(/cut short/);
+  });
+
+  it('is refused if it has more than its base', () => {
+    const { flag, over } = written();
+    const bytes = readFileSync(over);
+    bytes[4096 + 2] = 1;
+    writeFileSync(over, bytes);
+    expect(() => openDisk(flag)).toThrow(/damaged/);
+  });
+
+  it('is not there before the guest writes', () => {
+    const path = file();
+    const disk = openDisk(`${path},overlay=${path}.over`);
+    disk.read(0, sector(0));
+    disk.flush();
+    expect(existsSync(`${path}.over`)).toBe(false);
+    expect(disk.write(512, sector(7))).toBe(true);
+    const found = sector(0);
+    expect(openDisk(`${path},overlay=${path}.over`).read(512, found)).toBe(true);
+    expect(found).toEqual(sector(7));
+  });
+});
+
+describe('two disks', () => {
+  it.each([
+    ['DISK', 'DISK'],
+    ['DISK', 'DISK,ro'],
+    ['DISK,snapshot', 'LINK'],
+    ['DISK,overlay=DISK.o', 'DISK,overlay=DISK.o'],
+    ['DISK,ro', 'OTHER,overlay=LINK'],
+    ['DISK,overlay=DISK', 'OTHER'],
+  ])('can not share a file that one writes to: %s and %s', (first, second) => {
+    const path = file();
+    const other = file();
+    symlinkSync(path, `${path}.link`);
+    const flags = [first, second].map((text) =>
+      text.replaceAll('DISK', path).replaceAll('LINK', `${path}.link`).replaceAll('OTHER', other),
+    );
+    expect(() => openDisks(flags)).toThrow(/and one of them writes to it/);
+    expect(existsSync(`${path}.o`)).toBe(false);
+  });
+
+  it('can read the same', () => {
+    const path = file();
+    const flags = [`${path},ro`, `${path},snapshot`, `${path},overlay=${path}.1`, `${path},overlay=${path}.2`];
+    expect(openDisks(flags)).toHaveLength(4);
+  });
+});
+
 describe('bad flags', () => {
   it.each([
-    ['none', /ENOENT/],
+    ['none', /^--disk none: ENOENT/],
+    [',ro', /no file/],
+    ['DISK,overlay=nowhere/x', /ENOENT/],
+    ['DISK,ro,ro', /one of/],
+    ['DISK,overlay=a,overlay=b', /one of/],
     ['/dev/null', /a plain file/],
     ['EMPTY', /0 bytes are not a number/],
     ['ODD', /1000 bytes are not a number of 512-byte sectors/],
     ['DISK,rw', /'rw' is not overlay=FILE, snapshot or ro/],
     ['DISK,overlay=', /'overlay=' is not/],
-    ['DISK,snapshot,ro', /one of overlay, snapshot and ro/],
+    ['DISK,snapshot,ro', /one of overlay=FILE, snapshot and ro/],
   ])('are told: --disk %s', (text, message) => {
     const odd = file();
     truncateSync(odd, 1000);
@@ -120,6 +198,13 @@ describe('bad flags', () => {
       .replace('EMPTY', file(new Uint8Array(0)))
       .replace('ODD', odd);
     expect(() => openDisk(path)).toThrow(message);
+  });
+
+  it('are told: too many devices', () => {
+    const path = file();
+    const disk = Array.from({ length: 31 }, () => `${path},ro`);
+    expect(deviceOptions({ disk, console: 'serial' }).disks).toHaveLength(31);
+    expect(() => deviceOptions({ disk, balloon: true, console: 'serial' })).toThrow(/32 devices, and room for 31/);
   });
 
   it('are told: --rng', () => {

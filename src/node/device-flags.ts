@@ -1,10 +1,12 @@
 /** What the device flags of `penumbra run` say, as options of a machine. */
-import { statSync } from 'node:fs';
+import { realpathSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { PCI_SLOTS } from '../dev/pci/pci-host.ts';
 import { SnapshotDisk } from '../dev/virtio/memory-disk.ts';
 import type { DiskPort } from '../dev/virtio/virtio-blk.ts';
 import type { DeviceOptions } from '../vm/machine/devices.ts';
 import { type AllowedNetwork, parseNetwork } from './allowed-network.ts';
-import { CliError } from './cli-error.ts';
+import { CliError, forFlag } from './cli-error.ts';
 import { FileDisk } from './file-disk.ts';
 import { OverlayDisk } from './overlay-disk.ts';
 import { parseShare } from './shared-folder.ts';
@@ -19,33 +21,67 @@ export interface DeviceFlags {
 }
 
 export function deviceOptions(flags: DeviceFlags): DeviceOptions & { readonly network?: AllowedNetwork } {
+  const { disk = [], rng, net, share, balloon, console } = flags;
+  const others = [rng, net, share, balloon, console === 'virtio' ? true : undefined].filter((one) => one !== undefined);
+  if (disk.length + others.length >= PCI_SLOTS)
+    throw new CliError(`--disk: ${disk.length + others.length} devices, and room for ${PCI_SLOTS - 1}`);
   return {
-    disks: (flags.disk ?? []).map(openDisk),
-    rngSeed: flags.rng === undefined ? undefined : flags.rng === true ? 1 : parseSeed(flags.rng),
-    network: flags.net === undefined ? undefined : parseNetwork(flags.net),
-    share: flags.share === undefined ? undefined : parseShare(flags.share),
-    balloon: flags.balloon,
-    virtioConsole: flags.console === 'virtio',
+    rngSeed: rng === undefined ? undefined : rng === true ? 1 : parseSeed(rng),
+    network: net === undefined ? undefined : parseNetwork(net),
+    share: share === undefined ? undefined : forFlag(`--share ${share}`, () => parseShare(share)),
+    disks: openDisks(disk),
+    balloon,
+    virtioConsole: console === 'virtio',
   };
 }
 
-/** FILE[,overlay=FILE|,snapshot][,ro] */
-export function openDisk(text: string): DiskPort {
-  const [path, ...words] = text.split(',');
-  let overlay: string | null = null;
-  let snapshot = false;
-  let readonly = false;
-  for (const word of words) {
-    if (word === 'snapshot') snapshot = true;
-    else if (word === 'ro') readonly = true;
-    else if (word.startsWith('overlay=') && word.length > 8) overlay = word.slice(8);
-    else throw new CliError(`--disk ${text}: '${word}' is not overlay=FILE, snapshot or ro`);
-  }
-  if ((overlay !== null ? 1 : 0) + (snapshot ? 1 : 0) + (readonly ? 1 : 0) > 1)
-    throw new CliError(`--disk ${text}: one of overlay, snapshot and ro`);
-  const base = new FileDisk(path, readonly || snapshot || overlay !== null);
-  if (snapshot) return new SnapshotDisk(base);
-  return overlay === null ? base : new OverlayDisk(overlay, base, statSync(path).mtimeMs);
+interface DiskFlag {
+  readonly text: string;
+  readonly path: string;
+  readonly kind: 'file' | 'overlay' | 'snapshot' | 'ro';
+  /** Of an overlay. */
+  readonly overlay: string;
+}
+
+/** What no two disks can share: a file that one of them writes to. */
+export function openDisks(texts: readonly string[]): DiskPort[] {
+  const disks = texts.map(parseDisk);
+  const uses = new Map<string, { readonly text: string; readonly writes: boolean }>();
+  const use = (text: string, path: string, writes: boolean): void => {
+    const key = fileKey(path);
+    const other = uses.get(key);
+    if (other !== undefined && (writes || other.writes))
+      throw new CliError(`--disk ${text}: '${path}' is that of --disk ${other.text}, and one of them writes to it`);
+    uses.set(key, { text, writes });
+  };
+  return disks.map((disk) =>
+    forFlag(`--disk ${disk.text}`, () => {
+      const { text, path, kind, overlay } = disk;
+      use(text, path, kind === 'file');
+      const base = new FileDisk(path, kind !== 'file');
+      if (kind === 'snapshot') return new SnapshotDisk(base);
+      if (kind !== 'overlay') return base;
+      use(text, overlay, true);
+      return new OverlayDisk(overlay, base, statSync(path).mtimeMs);
+    }),
+  );
+}
+
+/** FILE[,overlay=FILE|,snapshot|,ro] */
+function parseDisk(text: string): DiskFlag {
+  const [path, word, ...more] = text.split(',');
+  if (path === '') throw new CliError(`--disk ${text}: no file`);
+  if (more.length > 0) throw new CliError(`--disk ${text}: one of overlay=FILE, snapshot and ro`);
+  if (word === undefined) return { text, path, kind: 'file', overlay: '' };
+  if (word === 'snapshot' || word === 'ro') return { text, path, kind: word, overlay: '' };
+  if (word.startsWith('overlay=') && word.length > 8) return { text, path, kind: 'overlay', overlay: word.slice(8) };
+  throw new CliError(`--disk ${text}: '${word}' is not overlay=FILE, snapshot or ro`);
+}
+
+/** The same for the same file, whatever its name, also for one that isn't there yet. */
+function fileKey(path: string): string {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  return stat === undefined ? join(realpathSync(dirname(path)), basename(path)) : `${stat.dev}:${stat.ino}`;
 }
 
 function parseSeed(text: string): number {

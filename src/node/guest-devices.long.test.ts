@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { Machine, type MachineOptions } from '../machine.ts';
 import { AllowedNetwork } from './allowed-network.ts';
-import { openDisk } from './device-flags.ts';
+import { openDisks } from './device-flags.ts';
 import { packageFile } from './package-files.ts';
 import { parseShare } from './shared-folder.ts';
 
@@ -98,14 +98,14 @@ describe("a guest's disk under an overlay", () => {
       execFileSync('mke2fs', ['-q', '-t', 'ext4', '-d', root, base, '32M'], { env });
       const before = sha256(base);
       const flag = `${base},overlay=${join(folder, 'over')}`;
-      const first = await shell({ disks: [openDisk(flag)] });
+      const first = await shell({ disks: openDisks([flag]) });
       const write = 'mkdir /d; mount -t ext4 /dev/vda /d && cat /d/old && echo changed >/d/old && seq 200000 >/d/new';
       expect(await first.exec(`${write} && umount /d`)).toEqual({ output: 'from the base\n', status: 0 });
       first.stop();
       expect(sha256(base)).toBe(before);
       const numbers = Array.from({ length: 200_000 }, (_, i) => `${i + 1}\n`).join('');
       const hash = createHash('md5').update(numbers).digest('hex');
-      const second = await shell({ disks: [openDisk(flag), openDisk(`${base},snapshot`)] });
+      const second = await shell({ disks: openDisks([flag, `${base},snapshot`]) });
       const read =
         'mkdir /d /b; mount -t ext4 /dev/vda /d && mount -t ext4 /dev/vdb /b && md5sum </d/new && cat /d/old /b/old';
       expect(await second.exec(read)).toEqual({ output: `${hash}  -\nchanged\nfrom the base\n`, status: 0 });
@@ -127,7 +127,7 @@ describe("a guest's disk without MSI", () => {
       const disk = join(folder, 'plain.img');
       const contents = Buffer.from(Array.from({ length: 2 ** 20 }, (_, i) => (i * 7) >> 3));
       writeFileSync(disk, contents);
-      const machine = await shell({ cmdline: `console=ttyS0 quiet root=none ${flags}`, disks: [openDisk(disk)] });
+      const machine = await shell({ cmdline: `console=ttyS0 quiet root=none ${flags}`, disks: openDisks([disk]) });
       const hash = createHash('md5').update(contents).digest('hex');
       expect(await machine.exec('md5sum </dev/vda')).toEqual({ output: `${hash}  -\n`, status: 0 });
       const { output } = await machine.exec('grep virtio /proc/interrupts');
@@ -145,7 +145,7 @@ describe('a machine that boots again', () => {
       const disk = join(folder, 'again.img');
       writeFileSync(disk, new Uint8Array(2 ** 20));
       const share = parseShare(folder);
-      const machine = await shell({ disks: [openDisk(disk)], network: new AllowedNetwork([]), share, reboot: true });
+      const machine = await shell({ disks: openDisks([disk]), network: new AllowedNetwork([]), share, reboot: true });
       const look =
         'dd if=/dev/vda count=1 2>/dev/null | head -c 7; ip link set eth0 up && ping -c 1 10.0.2.2 | grep -c "1 packets rec"';
       const address = 'ip address add 10.0.2.15/24 dev eth0';

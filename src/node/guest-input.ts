@@ -4,6 +4,9 @@
 import type { Machine } from '../machine.ts';
 import { EscapeKey } from './escape-key.ts';
 
+/** A pipe has to wait when so much of it is here; who types isn't as fast. */
+const MOST_UNTAKEN = 65536;
+
 /** Keys and piped input to the guest. Returns what undoes it. */
 export function connectInput(machine: Machine): () => void {
   const { stdin } = process;
@@ -13,7 +16,15 @@ export function connectInput(machine: Machine): () => void {
   const onData = (chunk: Buffer): void => {
     const keys = isTerminal ? escape.filter(chunk) : chunk;
     if (keys.length > 0) machine.console.write(keys);
+    if (!isTerminal && machine.console.untaken > MOST_UNTAKEN) {
+      stdin.pause();
+      machine.console.onTaken = goOn;
+    }
     if (isTerminal && escape.wantsToLeave) machine.stop();
+  };
+  const goOn = (): void => {
+    machine.console.onTaken = null;
+    stdin.resume();
   };
   const onInterrupt = (): void => machine.stop();
   stdin.on('data', onData);
@@ -21,6 +32,7 @@ export function connectInput(machine: Machine): () => void {
   if (!isTerminal) process.on('SIGINT', onInterrupt);
   return () => {
     stdin.off('data', onData);
+    machine.console.onTaken = null;
     if (isTerminal) stdin.setRawMode(false);
     stdin.pause();
     process.off('SIGTERM', onInterrupt);

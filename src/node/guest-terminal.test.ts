@@ -46,3 +46,34 @@ describe.skipIf(!hasScript)('a guest on a terminal (skipped where there is no sc
     expect(await ended).toBe(0);
   });
 });
+
+describe('a guest at the end of a pipe', () => {
+  it('gets all that comes, and what it does not take stays in the pipe', async () => {
+    const kernel = join(folder, 'slow');
+    // Sends a `>`, and the `w` of the first byte that it gets; then nothing more.
+    writeFileSync(
+      kernel,
+      codeImage(
+        [0x66, 0xba, 0xf8, 0x03, 0xb0, 0x3e, 0xee], // mov dx, 0x3f8; mov al, '>'; out dx, al
+        [0x66, 0xba, 0xfd, 0x03], // mov dx, 0x3fd
+        [0xec, 0xa8, 0x01, 0x74, 0xfb], // in al, dx; test al, 1; jz
+        [0x66, 0xba, 0xf8, 0x03, 0xec, 0xee, 0xeb, 0xfe], // mov dx, 0x3f8; in al, dx; out dx, al; jmp $
+      ),
+    );
+    const args = [packageFile('bin', 'penumbra.mjs'), 'run', '--memory', '16M', '--kernel', kernel];
+    const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    let text = '';
+    child.stdout.on('data', (data: Buffer) => (text += data.toString('latin1')));
+    child.stdin.on('error', () => {});
+    const ended = new Promise((resolve) => child.on('exit', resolve));
+    try {
+      child.stdin.write(Buffer.alloc(2 ** 23, 'w'));
+      await until(() => text === '>w');
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      expect(child.stdin.writableLength).toBeGreaterThan(0);
+    } finally {
+      child.kill('SIGTERM');
+    }
+    expect(await ended).toBe(0);
+  });
+});

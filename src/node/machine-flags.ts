@@ -13,7 +13,7 @@ import {
 } from '../machine.ts';
 import { POLICIES, type PolicyName } from '../mmu/policy.ts';
 import { PRESETS, type PresetName } from '../mmu/presets.ts';
-import { CliError } from './cli-error.ts';
+import { CliError, forFlag } from './cli-error.ts';
 import { type DeviceFlags, deviceOptions } from './device-flags.ts';
 import { packageFile } from './package-files.ts';
 
@@ -94,8 +94,8 @@ export function loadMachine(options: MachineFlags, more: Partial<MachineOptions>
   if (cpus > MAX_CPUS) throw new CliError(`--cpus ${options.cpus}: there can be 1 to ${MAX_CPUS}`);
   try {
     return Machine.load({
-      kernel: readFileSync(kernelPath(options.kernel)),
-      initrd: options.initrd === undefined ? undefined : readFileSync(options.initrd),
+      kernel: readFlag('--kernel', kernelPath(options.kernel)),
+      initrd: options.initrd === undefined ? undefined : readFlag('--initrd', options.initrd),
       cmdline: options.append,
       name: options.kernel,
       memory: parseSize(options.memory),
@@ -119,6 +119,10 @@ export function loadMachine(options: MachineFlags, more: Partial<MachineOptions>
     if (error instanceof RangeError) throw new CliError(`--memory ${options.memory}: ${error.message}`);
     throw error;
   }
+}
+
+function readFlag(flag: string, path: string): Uint8Array {
+  return forFlag(`${flag} ${path}`, () => readFileSync(path));
 }
 
 /** A file, or the embedded guest. */

@@ -22,7 +22,6 @@ import {
   type Value,
   widen,
   xor,
-  zeroExtend,
 } from '../expression.ts';
 import { carryFrom, logicFlags } from '../flags.ts';
 import type { Semantics, Stage } from '../stage.ts';
@@ -70,7 +69,7 @@ const lowest =
   (s) => {
     const bytes = s.bytes(0);
     const value = s.read(1);
-    const result = s.keep(zeroExtend(change(value), bytes));
+    const result = s.keep(change(value));
     s.write(0, result);
     s.setFlags(signExtend(result, bytes), carryFrom(s.keep(widen(carry(value, k64(0)))), k64(0)));
   };

@@ -20,7 +20,7 @@ const SEGMENT_BYTES = 1460;
 const WINDOW_BYTES = 65535;
 /** The host is asked to wait when so much is here for the guest. */
 const MOST_WAITING = 256 * 1024;
-/** Repetitions without an answer. */
+/** Repetitions without an answer; what a guest with a closed window says is one. */
 const MOST_TRIES = 20;
 
 export interface Segment {
@@ -195,10 +195,14 @@ export class TcpConnection implements ConnectionEvents {
     }
     if (this.tries++ === MOST_TRIES) return this.failed();
     if (!this.isEstablished) return this.sendSyn();
-    this.sent = 0;
-    this.finSent = false;
+    this.rewind();
     // A closed window is knocked at with one byte.
     this.sendMore(this.window === 0 ? 1 : 0);
+  }
+
+  private rewind(): void {
+    this.sent = 0;
+    this.finSent = false;
   }
 
   close(): void {
@@ -226,7 +230,13 @@ export class TcpConnection implements ConnectionEvents {
     }
     if (count < 0 || count > this.sentMost) return;
     this.window = window;
-    if (count === 0) return;
+    // A guest that answers at a closed window is there, however long it reads nothing.
+    if (window === 0) this.tries = 0;
+    if (count === 0) {
+      // It has not taken what we knocked with: that comes again when the window opens.
+      if (window === 0 && this.waiting.length > 0) this.rewind();
+      return;
+    }
     this.tries = 0;
     this.unacknowledged = ack;
     this.sentMost -= count;
@@ -241,8 +251,13 @@ export class TcpConnection implements ConnectionEvents {
   }
 
   private take({ seq, body, flags }: Segment): void {
-    if (!this.isEstablished || (body.length === 0 && !(flags & FIN))) return;
+    if (!this.isEstablished) return;
     const skip = (this.receiveNext - seq) | 0;
+    if (body.length === 0 && !(flags & FIN)) {
+      // One with an old number asks whether anybody is there: keep-alive, or a knock at our closed window.
+      if (skip > 0) this.sendAck();
+      return;
+    }
     // Not the next one, or more than the window that it was told: what fits is taken, the rest comes again.
     const room = this.guestEnded ? 0 : this.room();
     if (skip >= 0 && skip <= body.length && !this.guestEnded) {

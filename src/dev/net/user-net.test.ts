@@ -240,6 +240,28 @@ describe('a TCP connection of the guest', () => {
     expect(net.connectionCount).toBe(0);
   });
 
+  it('outlives a guest that reads nothing for a long time, as long as it answers', () => {
+    const seq = open();
+    sendTcp(1001, seq, ACK, '', { window: 0 });
+    host.events.data(Buffer.from('abc'));
+    for (let i = 0; i < 100; i++) {
+      clock.advanceTo(clock.now + 5e8);
+      expect(takeTcp().map(({ flags, body }) => [flags & RST, body.length])).toEqual([[0, 1]]);
+      sendTcp(1001, seq, ACK, '', { window: 0 });
+    }
+    sendTcp(1001, seq, ACK, '', { window: 1000 });
+    expect(Buffer.from(takeTcp().at(-1)!.body).toString()).toBe('abc');
+  });
+
+  it('answers a guest that asks whether anybody is there', () => {
+    const seq = open();
+    // Keep-alive, and what knocks at a closed window: the byte before the next one, without a body.
+    sendTcp(1000, seq, ACK);
+    expect(takeTcp()).toMatchObject([{ flags: ACK, seq, ack: 1001 }]);
+    sendTcp(1001, seq, ACK);
+    expect(takeTcp()).toEqual([]);
+  });
+
   it('takes each byte once, in order, and no more than there is room for', () => {
     const seq = open();
     sendTcp(1001, seq, ACK, 'abc');

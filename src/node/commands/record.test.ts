@@ -114,6 +114,14 @@ describe('penumbra record', () => {
     expect(existsSync(path)).toBe(false);
   });
 
+  it('looks at the place of the recording before the guest runs', async () => {
+    const { err, status } = await penumbra('--out', join(file('none'), 'x'));
+    expect([err, status]).toEqual([
+      `penumbra: --out ${file('none')}/x: ENOENT: no such file or directory, access '${file('none')}'`,
+      2,
+    ]);
+  });
+
   it('tells of a guest that crashes', async () => {
     const kernel = file('crash');
     writeFileSync(kernel, codeImage(0x0f, 0x0b));

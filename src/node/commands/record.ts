@@ -12,7 +12,7 @@ import { encodePntrace } from '../../formats/pntrace-encode.ts';
 import { count } from '../../lab/narrative.ts';
 import { hasCrashed, type Machine } from '../../machine.ts';
 import { HOLE, type RecordingPlan, TouchRecorder } from '../../vm/machine/touch-recorder.ts';
-import { writeWhole } from '../atomic-file.ts';
+import { checkOutput, writeWhole } from '../atomic-file.ts';
 import { CliError } from '../cli-error.ts';
 import { connectInput } from '../guest-input.ts';
 import { addMachineFlags, loadMachine, type MachineFlags, wholeNumber } from '../machine-flags.ts';
@@ -55,6 +55,7 @@ async function record(options: RecordOptions): Promise<void> {
     start: parseStart(options.start),
     maxInsns: options.max === undefined ? Infinity : wholeNumber('--max', options.max),
   };
+  checkOutput('--out', options.out);
   const machine = loadMachine(options, { countsAccesses: true });
   const { recorder, finish } = recordMachine(machine, plan, options);
   machine.console.onOutput = (bytes) => void process.stderr.write(bytes);

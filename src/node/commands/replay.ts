@@ -5,7 +5,7 @@ import { ALL_POLICIES, STORY_KERNELS, STORY_POLICIES } from '../../lab/policies.
 import { DEFAULT_ROUND_EPOCHS, DEFAULT_SEED } from '../../lab/replay.ts';
 import { renderReport } from '../../lab/report-html.ts';
 import { type Story, type StoryPolicy, tellStory } from '../../lab/story.ts';
-import { writeWhole } from '../atomic-file.ts';
+import { checkOutput, writeWhole } from '../atomic-file.ts';
 import { CliError } from '../cli-error.ts';
 import { progressLine } from '../progress.ts';
 import { styleFor } from '../table.ts';
@@ -63,6 +63,7 @@ export function runTraces(command: string, traces: readonly string[], options: R
   const policies = parsePolicies(options.policy);
   const roundEpochs = parseRoundEpochs(options.roundEpochs);
   const seed = parseSeed(options.seed);
+  if (options.report !== undefined) checkOutput('--report', options.report);
   const style = styleFor(process.stdout, process.env);
   const print = (text: string): void => void process.stdout.write(`${text}\n`);
   const progress = progressLine(process.stderr);

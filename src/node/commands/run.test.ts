@@ -148,7 +148,12 @@ describe('penumbra run', () => {
   });
 
   it.each([
-    [['--kernel', 'none'], /^penumbra: ENOENT: no such file or directory, open 'none'$/],
+    [
+      ['--trace', '/nowhere/t'],
+      /^penumbra: --trace \/nowhere\/t: ENOENT: no such file or directory, access '\/nowhere'$/,
+    ],
+    [['--trace', '/'], /^penumbra: --trace: \/ is a folder$/],
+    [['--kernel', 'none'], /^penumbra: --kernel none: ENOENT: no such file or directory, open 'none'$/],
     [['--kernel', 'EMPTY'], /^penumbra: .*: kernel: an empty file$/],
     [['--kernel', 'TRUNCATED'], /^penumbra: .*: .*$/],
     [['--memory', 'much'], /^penumbra: --memory takes a size such as 512M or 1G, not 'much'$/],

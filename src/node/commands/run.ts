@@ -10,7 +10,7 @@ import { type Command, Option } from 'commander';
 import { ftraceText } from '../../formats/ftrace.ts';
 import { hasCrashed, type Machine, type MachineStats, PAGINGS, type PcEnd } from '../../machine.ts';
 import { DirtyLogCheck } from '../../vm/machine/dirty-log-check.ts';
-import { writeWhole } from '../atomic-file.ts';
+import { checkOutput, writeWhole } from '../atomic-file.ts';
 import { CliError, EXIT_OWN_ERROR } from '../cli-error.ts';
 import { GdbServer, parseGdbFlag } from '../gdb-server.ts';
 import { connectInput } from '../guest-input.ts';
@@ -66,6 +66,7 @@ async function run(options: RunCommandOptions): Promise<void> {
   if (ringBytes !== undefined && options.dirtyLog === true && options.checkLog === undefined)
     throw new CliError(`--tracker ${options.tracker} needs someone who empties the ring: --check-log`);
   const gdbFlag = options.gdb === undefined ? null : parseGdbFlag(options.gdb);
+  if (options.trace !== undefined) checkOutput('--trace', options.trace);
   const clerk = options.trace === undefined ? null : new TraceClerk(basename(options.kernel));
   const machine = loadMachine(options, {
     dirtyLog: options.dirtyLog,

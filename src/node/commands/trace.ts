@@ -8,7 +8,7 @@ import { ALL_POLICIES } from '../../lab/policies.ts';
 import { DEFAULT_ROUND_EPOCHS, DEFAULT_SEED } from '../../lab/replay.ts';
 import { traceRun } from '../../lab/trace-run.ts';
 import type { EventLog } from '../../trace/event-log.ts';
-import { writeWhole } from '../atomic-file.ts';
+import { checkOutput, writeWhole } from '../atomic-file.ts';
 import { CliError } from '../cli-error.ts';
 import { progressLine } from '../progress.ts';
 import { EMBEDDED_TRACES, loadTrace, parseSeed } from '../trace-files.ts';
@@ -50,6 +50,7 @@ function writeTrace(argument: string, options: TraceOptions): void {
   if (more.length > 0) throw new CliError('a trace is of one policy');
   const roundEpochs = parseRoundEpochs(options.roundEpochs);
   const seed = parseSeed(options.seed);
+  checkOutput('--out', options.out);
   const trace = loadTrace(argument);
   requireLargePages(argument, trace);
   const { from, to } = parseEpochs(options.epochs, trace.header.epochs);
