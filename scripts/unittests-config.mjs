@@ -19,11 +19,8 @@
 
 /** Of `-cpu`: what says how QEMU should use its host's CPU. */
 const ABOUT_THE_HOST = /^(host-phys-bits|host-phys-bits-limit|migratable|hv_passthrough)(=|$)/;
-/** Words without a meaning for us, and whether a word follows that belongs to them. */
-const WITHOUT_MEANING = new Map([
-  ['-enable-kvm', false],
-  ['-overcommit', true],
-]);
+/** Words without a meaning for us, with the one that follows and belongs to them. A PIT keeps AVIC of real processors from working. */
+const WITHOUT_MEANING = /^(-enable-kvm|-overcommit \S+|-machine pit=off)$/;
 
 /** @param {string} text @returns {Section[]} */
 export function parseConfig(text) {
@@ -57,8 +54,8 @@ export function unitTestOf({ name, values }, epochS) {
   if (args.length > 0) test.append = args.join(' ');
   const words = splitWords(expanded(values['qemu_params'] ?? values['extra_params'] ?? ''));
   for (let i = 0; i < words.length; i++) {
-    const follows = WITHOUT_MEANING.get(words[i]);
-    if (follows !== undefined) i += Number(follows);
+    if (WITHOUT_MEANING.test(words[i])) continue;
+    if (WITHOUT_MEANING.test(`${words[i]} ${words[i + 1]}`)) i++;
     else if (words[i] === '-cpu') test.cpu = cpuOf(words[++i] ?? '');
     else if (words[i] === '-append') test.append = words[++i] ?? '';
     else if (words[i] === '-m') test.memory = memoryOf(words[++i] ?? '');

@@ -21,7 +21,8 @@ describe('the configuration of kvm-unit-tests', () => {
     ['-enable-kvm -m 2048 -cpu max',          { cpu: 'max', memory: '2048M' }],
     ['-cpu max -overcommit cpu-pm=on -m 4g',  { cpu: 'max', memory: '4G' }],
     ["-smp 3 -append 'a  b'",                 { cpus: 3, append: 'a  b' }],
-    ['-machine pit=off -cpu max',             { cpu: 'max', unsupported: ['-machine pit=off'] }],
+    ['-machine pit=off -cpu max',             { cpu: 'max' }],
+    ['-machine vmport=on -cpu max',           { cpu: 'max', unsupported: ['-machine vmport=on'] }],
     ['-M q35 -device edu',                    { unsupported: ['-M q35', '-device edu'] }],
     ['-S',                                    { unsupported: ['-S'] }],
   ])('reads QEMU’s %s', (words, expected) => {

@@ -4,7 +4,13 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { tableOf, updateDocument } from '../../scripts/unittests-table.mjs';
 
-const result = (test: string, paging: string, verdict: 'pass' | 'skip' | 'needs' | 'fail', pass: number, why = '') => ({
+const result = (
+  test: string,
+  paging: string,
+  verdict: 'pass' | 'skip' | 'needs' | 'long' | 'fail',
+  pass: number,
+  why = '',
+) => ({
   test,
   paging,
   verdict,
@@ -57,6 +63,22 @@ describe('the table of all tests', () => {
       '| new | pass (1) | fail |  |',
     ]);
     expect(other).toHaveLength(3);
+  });
+
+  it('keeps what a test gave that runs only when it is named', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'penumbra-table-'));
+    const file = join(folder, 'all.md');
+    const long = (['tdp', 'shadow'] as const).map((paging) => result('vmexit', paging, 'long', 0, 'measures'));
+    updateDocument(file, 'x86_64', [...long, ...results]);
+    expect(readFileSync(file, 'utf8')).toContain('| vmexit | long | long | measures |');
+    const named = (['tdp', 'shadow'] as const).map((paging) => result('vmexit', paging, 'pass', 1));
+    updateDocument(file, 'x86_64', named, true);
+    updateDocument(file, 'x86_64', [...long, result('smap', 'tdp', 'pass', 19), result('smap', 'shadow', 'pass', 19)]);
+    const rows = readFileSync(file, 'utf8')
+      .split('\n')
+      .filter((line) => line.startsWith('| '));
+    rmSync(folder, { recursive: true });
+    expect(rows.slice(2)).toEqual(['| vmexit | pass (1) | pass (1) |  |', '| smap | pass (19) | pass (19) |  |']);
   });
 
   it('takes the place of the one before, beside that of the other build', () => {

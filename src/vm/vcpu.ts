@@ -58,7 +58,7 @@ import {
   EXIT_PML_FULL,
   ScriptedCpu,
 } from './scripted-cpu.ts';
-import { eptErrorHi, eptErrorLo, eptModeOf, flushPmlBuffer, updatePml } from './vmx.ts';
+import { eptErrorHi, eptErrorLo, eptModeOf, flushPmlBuffer, kickPml, updatePml } from './vmx.ts';
 
 /** Why KVM_RUN returned. */
 export type VcpuExit =
@@ -156,7 +156,7 @@ export class Vcpu {
       refreshPdptrs: () => this.refreshPdptrs(),
       flushTlbGva: (lo, hi) => cpuTlb.flushGva(0, 0, lo, hi),
       flushTlbCurrent: () => cpuTlb.flushAsid(0),
-      kick: () => this.kick(),
+      kick: () => kickPml(this.vm, this.mmu, this.cpu.pml, this.dirtyRing),
     });
     updatePml(vm, this.cpu.pml);
     // The CPU that it comes to first may have translations of others. @kvm vmx_vcpu_load_vmcs
@@ -338,19 +338,6 @@ export class Vcpu {
       if (result < 0) throw new KvmError(-result, `page ${gfn} can't be had`);
       if (result === RET_PF_EMULATE) throw new KvmError(EFAULT, `page ${gfn} is no memory, or none to be written`);
     }
-  }
-
-  /** The vCPU leaves the guest, if it is there: what its CPU has logged comes into the log. */
-  private kick(): void {
-    const { rings } = this.vm;
-    if (rings === null) {
-      this.flushPml();
-      return;
-    }
-    const { running } = rings;
-    rings.running = this.dirtyRing;
-    this.flushPml();
-    rings.running = running;
   }
 
   private flushPml(): void {

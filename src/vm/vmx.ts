@@ -13,6 +13,7 @@ import {
 } from '../arch/pferr.ts';
 import type { EptMode } from '../hw/ept-walker.ts';
 import type { PmlBuffer } from '../hw/pml-buffer.ts';
+import type { DirtyRing } from '../mem/dirty-ring.ts';
 import { markPageDirty } from '../mmu/guest-memory.ts';
 import { type Mmu, vcpuSlot } from '../mmu/mmu.ts';
 import type { MmuVcpu } from '../mmu/vcpu.ts';
@@ -44,6 +45,19 @@ export function flushPmlBuffer(mmu: Mmu, vcpu: MmuVcpu, pml: PmlBuffer): void {
     const gfn = (lo >>> 12) + hi * 0x100000;
     markPageDirty(vcpuSlot(mmu, vcpu, gfn), gfn);
   });
+}
+
+/** The vCPU leaves the guest, if it is there: the same. In a ring its pages are its own, whoever runs. */
+export function kickPml(mmu: Mmu, vcpu: MmuVcpu, pml: PmlBuffer, ring: DirtyRing | null): void {
+  const { rings } = mmu;
+  if (rings === null) {
+    flushPmlBuffer(mmu, vcpu, pml);
+    return;
+  }
+  const { running } = rings;
+  rings.running = ring;
+  flushPmlBuffer(mmu, vcpu, pml);
+  rings.running = running;
 }
 
 /** Serves REQ_UPDATE_CPU_DIRTY_LOGGING. @kvm vmx_update_cpu_dirty_logging */

@@ -77,7 +77,7 @@ import { MmuVcpu, PAE_ROOT } from '../../mmu/vcpu.ts';
 import { EXIT_REASON_VMX, TP_DIRTY_RING_EXIT, TP_EXIT, TP_PAGE_FAULT, TP_PML_FULL } from '../../trace/tracepoints.ts';
 import { loadPdptrs } from '../control-registers.ts';
 import { CR4_PAE, CR4_PKE, CR4_SMAP, CR4_SMEP, CpuState, isPaging } from '../cpu-state.ts';
-import { eptErrorHi, eptErrorLo, eptModeOf, flushPmlBuffer, updatePml } from '../vmx.ts';
+import { eptErrorHi, eptErrorLo, eptModeOf, flushPmlBuffer, kickPml, updatePml } from '../vmx.ts';
 import { LargePages } from './large-pages.ts';
 
 const PFERR_WRITE_PRESENT = 3;
@@ -151,7 +151,7 @@ export class MemoryUnit {
       },
       flushTlbGva: (lo, hi) => this.forgetPage(lo, hi),
       flushTlbCurrent: () => this.flushTlb(),
-      kick: () => this.kick(),
+      kick: () => kickPml(this.mmu, this.vcpu, this.pml, this.dirtyRing),
     });
     updatePml(mmu, this.pml);
     this.dirtyRing = mmu.rings === null ? null : mmu.rings.add(id);
@@ -166,19 +166,6 @@ export class MemoryUnit {
     this.vcpu.stats.exits++;
     this.flushPml();
     this.onExit();
-  }
-
-  /** The vCPU leaves the guest, if it is there. In a ring its pages are its own, whoever runs. */
-  private kick(): void {
-    const { rings } = this.mmu;
-    if (rings === null) {
-      this.flushPml();
-      return;
-    }
-    const { running } = rings;
-    rings.running = this.dirtyRing;
-    this.flushPml();
-    rings.running = running;
   }
 
   /** What the CPU has logged of dirty pages comes into KVM's log. */
