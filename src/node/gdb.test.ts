@@ -211,7 +211,9 @@ describe('the port', () => {
     const socket = connect({ port: server.port, host: '127.0.0.1', allowHalfOpen: true });
     socket.resume();
     socket.write(packet('c'));
-    await server.finish(await machine.ended);
+    const end = await machine.ended;
+    await server.finish(end);
+    expect(end.reason).toBe('debug-exit');
     socket.destroy();
   }, 20_000);
 
