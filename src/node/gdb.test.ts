@@ -213,7 +213,7 @@ describe('the port', () => {
     socket.write(packet('c'));
     const end = await machine.ended;
     await server.finish(end);
-    expect(end.reason).toBe('debug-exit');
+    expect(end.reason).toBe('power-off');
     socket.destroy();
   }, 20_000);
 
