@@ -49,6 +49,8 @@ describe('packets', () => {
     one.send('OK');
     receive('-');
     expect(sent()).toBe('$OK#9a$OK#9a');
+    receive('-'.repeat(1000));
+    expect(sent()).toBe('$OK#9a$OK#9a$OK#9a');
   });
 
   it('bring any bytes there and back', () => {

@@ -34,12 +34,15 @@ export class PacketLink {
   private sum = 0;
   private isTooLong = false;
   private last: Uint8Array | null = null;
+  /** One repetition at a time: nobody can have missed it again before it has come. */
+  private hasRepeated = false;
 
   constructor(handlers: PacketHandlers) {
     this.handlers = handlers;
   }
 
   receive(bytes: Uint8Array): void {
+    this.hasRepeated = false;
     for (const byte of bytes) this.take(byte);
   }
 
@@ -53,7 +56,7 @@ export class PacketLink {
     if (this.text === null) {
       if (byte === DOLLAR) this.begin();
       else if (byte === INTERRUPT) this.handlers.interrupt();
-      else if (byte === MINUS && this.acknowledges && this.last !== null) this.handlers.send(this.last);
+      else if (byte === MINUS) this.repeat();
       return;
     }
     if (this.digits >= 0) {
@@ -65,6 +68,12 @@ export class PacketLink {
     } else if (byte === DOLLAR) this.begin();
     else if (this.text.length < MAX_PACKET) this.text.push(byte);
     else this.isTooLong = true;
+  }
+
+  private repeat(): void {
+    if (!this.acknowledges || this.last === null || this.hasRepeated) return;
+    this.hasRepeated = true;
+    this.handlers.send(this.last);
   }
 
   private begin(): void {

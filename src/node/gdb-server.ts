@@ -9,6 +9,8 @@ import { Debugger } from '../vm/machine/debugger.ts';
 import { CliError } from './cli-error.ts';
 
 const LOOPBACK = '127.0.0.1';
+/** For a debugger to hang up, after the guest has ended. */
+const PATIENCE_MS = 2000;
 
 export interface GdbFlag {
   readonly port: number;
@@ -61,7 +63,7 @@ export class GdbServer {
     if (this.stub === null) return;
     const isFree = new Promise<void>((resolve) => (this.onFree = resolve));
     this.stub.ended(end);
-    if (!hasCrashed(end)) this.socket?.end();
+    if (!hasCrashed(end) && this.socket !== null) hangUp(this.socket);
     await isFree;
   }
 
@@ -87,7 +89,12 @@ export class GdbServer {
     });
     this.socket = socket;
     this.stub = stub;
-    socket.on('data', (bytes) => stub.receive(bytes));
+    socket.on('data', (bytes) => {
+      stub.receive(bytes);
+      // Who doesn't read the answers isn't asked for more questions.
+      if (socket.writableNeedDrain) socket.pause();
+    });
+    socket.on('drain', () => socket.resume());
     socket.on('error', () => socket.destroy());
     socket.on('close', () => this.disconnect(socket));
     if (machine.isRunning) machine.pause();
@@ -105,4 +112,11 @@ export class GdbServer {
     }
     this.onFree();
   }
+}
+
+/** Also one who neither reads nor hangs up. */
+function hangUp(socket: Socket): void {
+  socket.end();
+  const timer = setTimeout(() => socket.destroy(), PATIENCE_MS);
+  socket.once('close', () => clearTimeout(timer));
 }

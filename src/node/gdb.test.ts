@@ -8,8 +8,9 @@ import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { parseSymbols, symbolFile } from '../../guests/symbols.mjs';
+import { Stub } from '../gdb/stub.ts';
 import { checksum } from '../gdb/testing/session.ts';
 import { Machine } from '../machine.ts';
 import { codeImage, TINY, TINY_OUTPUT } from '../vm/machine/testing/guests.ts';
@@ -185,6 +186,36 @@ describe('the port', () => {
     await server.finish(end);
     expect([second.text(), end.message]).toEqual(['', 'stopped']);
   });
+
+  it('reads no more from who does not read the answers', async () => {
+    const { machine, server } = await served(LOOP);
+    const { socket } = await client(server.port);
+    socket.pause();
+    const stub = vi.spyOn(Stub.prototype, 'receive');
+    const heard = (): number => stub.mock.calls.reduce((sum, [bytes]) => sum + bytes.length, 0);
+    for (let i = 0; i < 256; i++) socket.write(Buffer.alloc(65536, packet('?')));
+    for (let before = -1; before !== heard(); ) {
+      before = heard();
+      await new Promise((resolve) => setTimeout(resolve, 300));
+    }
+    expect(heard()).toBeGreaterThan(0);
+    expect(heard()).toBeLessThan(256 * 65536);
+    stub.mockRestore();
+    socket.destroy();
+    machine.stop();
+    await server.finish(await machine.ended);
+  });
+
+  it('is free when the guest has ended, even if the other side does not hang up', async () => {
+    const { machine, server } = await served(TINY);
+    const socket = connect({ port: server.port, host: '127.0.0.1', allowHalfOpen: true });
+    socket.resume();
+    socket.write(packet('c'));
+    const end = await machine.ended;
+    await server.finish(end);
+    expect(end.reason).toBe('power-off');
+    socket.destroy();
+  }, 20_000);
 
   it('bears noise', async () => {
     const { machine, server } = await served(LOOP);

@@ -64,6 +64,29 @@ class Client {
   }
 }
 
+describe('a large folder', () => {
+  it('is listed again, rather than kept for everyone who reads it', () => {
+    const folder = new SharedFolder(share, true);
+    const one = { name: 'a', mode: 0o100644, inode: 1 };
+    const entries = Array.from({ length: 30000 }, (_, i) => ({ ...one, name: `file${i}` }));
+    folder.list = () => entries;
+    const client = new Client(folder);
+    const names = (fid: number, first: number): string => {
+      const { reader } = client.ask(40, (to) => to.u32(fid).u64(first).u32(100));
+      reader.data(4 + 13 + 8 + 1);
+      return reader.string();
+    };
+    for (let fid = 10; fid < 60; fid++) {
+      client.ask(110, (to) => to.u32(1).u32(fid).u16(0));
+      client.ask(12, (to) => to.u32(fid).u32(0));
+      expect(names(fid, 0)).toBe('file0');
+      expect(client.server.entryCount).toBeLessThanOrEqual(65536);
+    }
+    for (let fid = 10; fid < 60; fid++) expect(names(fid, 29000)).toBe('file29000');
+    expect(client.server.entryCount).toBeLessThanOrEqual(65536);
+  });
+});
+
 describe('a shared folder', () => {
   it('is read by 9P', () => {
     const client = new Client(new SharedFolder(share, true));

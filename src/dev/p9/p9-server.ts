@@ -7,6 +7,8 @@ import { MessageReader, MessageWriter, toUtf8 } from './message.ts';
 
 export const MAX_MESSAGE_BYTES = 128 * 1024 + 24;
 const MAX_FIDS = 4096;
+/** Entries of folders that are kept while they are read, one folder's at least. */
+const MAX_ENTRIES = 65536;
 const MAX_NAMES = 16;
 const HEADER_BYTES = 7;
 const VERSION = '9P2000.L';
@@ -65,10 +67,19 @@ interface Fid {
 export class P9Server {
   private readonly folder: FolderPort;
   private readonly fids = new Map<number, Fid>();
+  /** Entries that were listed so far. */
+  listed = 0;
   private messageBytes = MAX_MESSAGE_BYTES;
 
   constructor(folder: FolderPort) {
     this.folder = folder;
+  }
+
+  /** Entries of folders that it has in memory. */
+  get entryCount(): number {
+    let kept = 0;
+    for (const { entries } of this.fids.values()) kept += entries?.length ?? 0;
+    return kept;
   }
 
   get fidCount(): number {
@@ -256,7 +267,9 @@ export class P9Server {
       if (first === 0 || fid.entries === null) {
         const entries = this.folder.list(fid.node);
         if (typeof entries === 'number') return -entries;
+        this.listed += entries.length;
         fid.entries = entries;
+        this.forgetEntries(fid);
       }
       const start = to.length;
       to.u32(0);
@@ -274,6 +287,17 @@ export class P9Server {
       to.length = length;
       return 0;
     });
+  }
+
+  /** Entries of other folders, if all together are too many: who reads on has them listed again. */
+  private forgetEntries(except: Fid): void {
+    let kept = this.entryCount;
+    for (const fid of this.fids.values()) {
+      if (kept <= MAX_ENTRIES) return;
+      if (fid === except || fid.entries === null) continue;
+      kept -= fid.entries.length;
+      fid.entries = null;
+    }
   }
 
   private readlink(from: MessageReader, to: MessageWriter, room: number): number {

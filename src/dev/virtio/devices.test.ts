@@ -45,6 +45,20 @@ describe('a console', () => {
 });
 
 describe('a balloon', () => {
+  it('is filled in turns, each of which takes its time', () => {
+    const driver = new TestDriver((host) => new VirtioBalloon(host));
+    driver.start();
+    // Each chain names 4096 pages, of 4 bytes each.
+    for (let i = 0; i < 16; i++) driver.add(0, [{ gpa: 0x80000, bytes: 16384 }]);
+    driver.notify(0);
+    expect(driver.device.discarded).toBe(4 * 4096);
+    driver.clock.advanceTo(driver.clock.now + 1e6);
+    expect(driver.device.discarded).toBe(4 * 4096);
+    driver.clock.advanceTo(driver.clock.now + 1e9);
+    expect(driver.device.discarded).toBe(16 * 4096);
+    expect(driver.takeUsed(0)).toHaveLength(16);
+  });
+
   it('gives the pages to the host that are put into it, and tells how large it should be', () => {
     const driver = new TestDriver((host) => new VirtioBalloon(host));
     driver.start();

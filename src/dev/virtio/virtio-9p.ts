@@ -6,6 +6,8 @@ import type { DescriptorChain } from './descriptor-chain.ts';
 import { VirtioDevice, type VirtioHost } from './virtio-device.ts';
 
 const F_MOUNT_TAG = 1 << 0;
+/** Of an entry of a folder that is listed. */
+const ENTRY_EFFORT = 4096;
 
 export class Virtio9p extends VirtioDevice {
   private readonly server: P9Server;
@@ -21,7 +23,10 @@ export class Virtio9p extends VirtioDevice {
   protected serve(_queue: number, chain: DescriptorChain): number {
     const request = new Uint8Array(Math.min(chain.readableBytes, MAX_MESSAGE_BYTES));
     chain.read(0, request);
-    return chain.write(0, this.server.answer(request, chain.writableBytes));
+    const { listed } = this.server;
+    const answer = this.server.answer(request, chain.writableBytes);
+    this.effort = (this.server.listed - listed) * ENTRY_EFFORT;
+    return chain.write(0, answer);
   }
 
   protected override stopped(): void {

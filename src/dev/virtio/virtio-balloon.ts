@@ -46,6 +46,7 @@ export class VirtioBalloon extends VirtioDevice {
       this.memory.discard(words.getUint32(at, true) * PAGE, PAGE);
       this.discarded++;
     }
+    this.effort = (words.byteLength / 4) * PAGE;
     return 0;
   }
 }

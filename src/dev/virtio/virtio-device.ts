@@ -2,8 +2,9 @@
  * A virtio device without its transport: features, configuration, queues, and what to do with each chain. The transport
  * (`virtio-pci.ts`) tells it of the driver's notifications and takes its interrupts.
  *
- * INVARIANT turns: one notification is answered by at most a ring's worth of chains and TURN_BYTES bytes; if more wait, the device goes
- * on a microsecond of virtual time later, so that no driver can keep it from coming to an end.
+ * INVARIANT turns: one notification is answered by at most a ring's worth of chains and TURN_BYTES bytes (or as much other work); if more
+ * wait, the device goes on later, by a nanosecond of virtual time a byte, so that no driver can keep it from coming to an end, and in
+ * real time the turns of a busy device don't pile up.
  */
 import type { TimerClient, VirtualClock } from '../clock.ts';
 import type { GuestMemory } from '../guest-memory.ts';
@@ -61,6 +62,8 @@ export abstract class VirtioDevice implements TimerClient {
   /** A bit a queue: it has more to do at the next turn. */
   postponed = 0;
   transport!: VirtioTransport;
+  /** Of the chain that is served: what it costs besides its own bytes, in bytes that could have been copied instead. */
+  protected effort = 0;
   protected readonly memory: GuestMemory;
   protected readonly clock: VirtualClock;
   private readonly timer: number;
@@ -129,12 +132,13 @@ export abstract class VirtioDevice implements TimerClient {
     const { chain } = queue;
     let bytes = 0;
     for (let chains = 0; queue.pop(); chains++) {
+      this.effort = 0;
       const written = this.serve(index, chain);
       if (written !== KEEP) queue.push(chain.head, written);
-      bytes += chain.readableBytes + chain.writableBytes;
+      bytes += chain.readableBytes + chain.writableBytes + this.effort;
       if (chains < queue.size && bytes < TURN_BYTES) continue;
       this.postponed |= 1 << index;
-      this.clock.schedule(this.timer, this.clock.now + NEXT_TURN_NS);
+      this.clock.schedule(this.timer, this.clock.now + Math.max(NEXT_TURN_NS, bytes));
       break;
     }
     queue.askForNotification();
