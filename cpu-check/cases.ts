@@ -91,6 +91,8 @@ function writeX87(random: Random, view: DataView): void {
   view.setUint16(FPU_AT + 2, (random.next() & 0x7f00) | (random.chance(3) ? random.below(64) & masks : 0), true);
   view.setUint8(FPU_AT + 4, random.chance(2) ? random.next() : random.chance(2) ? 0 : 255);
   for (let i = 0; i < 8; i++) writeExtended(random, view, FPU_AT + 32 + i * 16);
+  // Two that are special meet seldom otherwise.
+  if (random.chance(8)) for (let i = 0; i < 2; i++) writeSpecial(random, view, FPU_AT + 32 + i * 16);
 }
 
 function writeExtended(random: Random, view: DataView, at: number): void {
@@ -99,8 +101,7 @@ function writeExtended(random: Random, view: DataView, at: number): void {
   const any = random.value();
   const whole = 1n << 63n;
   if (kind === 0) {
-    view.setBigUint64(at, random.pick([0n, whole, 3n << 62n, 5n << 61n, 1n, any]), true);
-    view.setUint16(at + 8, sign | random.pick([0, 0x7fff, 1, 0x3fff]), true);
+    writeSpecial(random, view, at);
   } else if (kind < 3) {
     view.setBigUint64(at, any | whole, true);
     view.setUint16(at + 8, sign | random.below(0x7fff), true);
@@ -114,11 +115,36 @@ function writeExtended(random: Random, view: DataView, at: number): void {
   }
 }
 
-/** SHLD and SHRD of 16 bits by more than 16; conditions of a FPREM that is stopped. */
+/** Zeros, ones, infinities, NaNs, denormals, and encodings without a meaning. */
+function writeSpecial(random: Random, view: DataView, at: number): void {
+  const whole = 1n << 63n;
+  view.setBigUint64(at, random.pick([0n, whole, 3n << 62n, 5n << 61n, 1n, random.value()]), true);
+  view.setUint16(at + 8, (random.below(2) << 15) | random.pick([0, 0x7fff, 1, 0x3fff]), true);
+}
+
+/** F2XM1, FYL2X, FPTAN, FPATAN; FYL2XP1; FSINCOS; FSIN, FCOS: D9 and this. */
+const TRANSCENDENTAL = [0xf0, 0xf1, 0xf2, 0xf3, 0xf9, 0xfb, 0xfe, 0xff];
+const FPREM1 = 0xf5;
+const FPREM = 0xf8;
+const FYL2XP1 = 0xf9;
+
+/** Do processors differ in the last place of its results (and so in C1, which says whether that was rounded up)? */
+export const isTranscendental = (row: Row, one: Uint8Array): boolean =>
+  row.name === 'escape1' && TRANSCENDENTAL.includes(one[one[16] - 1]);
+
+/**
+ * SHLD and SHRD of 16 bits by more than 16; conditions of a FPREM that is stopped; FYL2XP1 of a number that isn't near 0, as the
+ * manuals have it (within 1 - sqrt(1/2); here 1/4). Flags of transcendental functions are each maker's own; ours are AMD's.
+ */
 export function isUndefined(row: Row, one: Uint8Array): boolean {
   if (row.name === 'escape1') {
     const modrm = one[one[16] - 1];
-    return (modrm === 0xf8 || modrm === 0xf5) && (one[FPU_AT] & 63) !== 63;
+    if (isTranscendental(row, one) && !isAmd) return true;
+    if (modrm === FYL2XP1) {
+      const exponent = (one[FPU_AT + 40] | (one[FPU_AT + 41] << 8)) & 0x7fff;
+      return exponent >= 0x3fff - 2 && exponent !== 0x7fff;
+    }
+    return (modrm === FPREM || modrm === FPREM1) && (one[FPU_AT] & 63) !== 63;
   }
   if (!/^sh[lr]d$/.test(row.name)) return false;
   const length = one[16];

@@ -24,6 +24,7 @@ import type { Row } from '../src/cpu/table/row.ts';
 import {
   CASE_BYTES,
   FPU_AT,
+  isTranscendental,
   isUndefined,
   RESULT_BYTES,
   RESULT_FPU_AT,
@@ -34,6 +35,7 @@ import {
 } from './cases.ts';
 import { CODE, DATA, JUMP, WINDOW, WINDOW_AT } from './encode.ts';
 import { Random } from './random.ts';
+import { distanceOf } from './transcendental.ts';
 
 export interface Mismatch {
   readonly row: Row;
@@ -48,9 +50,15 @@ export interface Outcome {
   readonly forms: number;
   readonly seen: ReadonlySet<string>;
   readonly mismatches: Mismatch[];
+  /** Transcendental functions that were off by one unit in the last place, or said otherwise in C1: no mismatches. */
+  readonly lastPlaces: number;
 }
 
+/** What a comparison says of these. */
+const LAST_PLACE = 'last place';
+
 const BATCH = 5000;
+const STATUS_C1 = 0x200;
 
 /** A machine in which nothing is mapped but what the harness has; `narrow`: in compatibility mode. */
 function machineFor(narrow: boolean): BareMachine {
@@ -75,6 +83,7 @@ export function compare(native: string, seed: number, count: number, filter: (ro
   const mismatches: Mismatch[] = [];
   const seen = new Set<string>();
   let compared = 0;
+  let lastPlaces = 0;
   for (const narrow of [false, true]) {
     const rows = (narrow ? USER_ROWS_32 : USER_ROWS_64).filter(filter);
     if (rows.length === 0) continue;
@@ -82,13 +91,14 @@ export function compare(native: string, seed: number, count: number, filter: (ro
     const wanted = narrow ? count >> 1 : count - (count >> 1);
     for (let done = 0; done < wanted; done += BATCH) {
       const size = Math.min(BATCH, wanted - done);
-      compareBatch(machine, native, new Random(seed + done), rows, done, size, narrow, seen, mismatches);
+      lastPlaces += compareBatch(machine, native, new Random(seed + done), rows, done, size, narrow, seen, mismatches);
     }
     compared += wanted;
   }
-  return { compared, forms: seen.size, seen, mismatches };
+  return { compared, forms: seen.size, seen, mismatches, lastPlaces };
 }
 
+/** Returns how many were off in the last place only. */
 function compareBatch(
   machine: BareMachine,
   native: string,
@@ -99,7 +109,8 @@ function compareBatch(
   narrow: boolean,
   seen: Set<string>,
   mismatches: Mismatch[],
-): void {
+): number {
+  let lastPlaces = 0;
   const cases = new Uint8Array(size * CASE_BYTES);
   const chosen: Row[] = [];
   for (let i = 0; i < size; i++) {
@@ -115,8 +126,10 @@ function compareBatch(
     const what = runCase(machine, one, expected, row, narrow);
     const code = Buffer.from(one.subarray(0, one[16])).toString('hex');
     seen.add(formOf(row, one, narrow));
-    if (what && !isUndefined(row, one)) mismatches.push({ row, narrow, code, what });
+    if (what === LAST_PLACE) lastPlaces++;
+    else if (what && !isUndefined(row, one)) mismatches.push({ row, narrow, code, what });
   }
+  return lastPlaces;
 }
 
 /** Mode, row, what its operands are, and the prefixes (or VEX.W) that choose among them. */
@@ -191,7 +204,7 @@ function runCase(machine: BareMachine, one: Uint8Array, expected: Uint8Array, ro
   for (let i = 0; i < WINDOW; i++) {
     if (ram[DATA + i] !== expected[400 + i]) return `memory at ${i}: ${ram[DATA + i]}, expected ${expected[400 + i]}`;
   }
-  return compareFpu(machine, one, view);
+  return compareFpu(machine, row, one, view);
 }
 
 function loadFpu({ cpu }: BareMachine, input: DataView): void {
@@ -210,7 +223,7 @@ function loadFpu({ cpu }: BareMachine, input: DataView): void {
   }
 }
 
-function compareFpu({ cpu }: BareMachine, one: Uint8Array, view: DataView): string {
+function compareFpu({ cpu }: BareMachine, row: Row, one: Uint8Array, view: DataView): string {
   const { state } = cpu;
   const top = state.get(FTOP);
   const status = (state.get(FSW) & ~0x3800) | (top << 11);
@@ -218,9 +231,11 @@ function compareFpu({ cpu }: BareMachine, one: Uint8Array, view: DataView): stri
   const tags = view.getUint8(RESULT_FPU_AT + 4);
   const control = view.getUint16(RESULT_FPU_AT, true);
   if (state.get(FCW) !== control) return `fcw ${state.get(FCW).toString(16)}, expected ${control.toString(16)}`;
+  const isLoose = isTranscendental(row, one);
   const was = () => fpuText(new DataView(one.buffer, one.byteOffset), FPU_AT);
-  if (status !== theirs) return `fsw ${status.toString(16)}, expected ${theirs.toString(16)} ${was()}`;
+  if ((status ^ theirs) & (isLoose ? ~STATUS_C1 : -1)) return `fsw ${status.toString(16)}, expected ${theirs.toString(16)} ${was()}`;
   if (state.get(FTAGS) !== tags) return `tags ${state.get(FTAGS).toString(16)}, expected ${tags.toString(16)} ${was()}`;
+  let isOff = status !== theirs;
   for (let i = 0; i < 8; i++) {
     const from = FPR + ((top + i) & 7) * 16;
     if (!((tags >>> ((top + i) & 7)) & 1)) continue;
@@ -228,11 +243,15 @@ function compareFpu({ cpu }: BareMachine, one: Uint8Array, view: DataView): stri
     const significand = view.getBigUint64(at, true);
     const head = view.getUint16(at + 8, true);
     if (state.big(from) !== significand || (state.get(from + 8) & 0xffff) !== head) {
+      if (isLoose && distanceOf([state.big(from), state.get(from + 8) & 0xffff], [significand, head]) === 1) {
+        isOff = true;
+        continue;
+      }
       const ours = `${(state.get(from + 8) & 0xffff).toString(16)}:${state.big(from).toString(16)}`;
       return `st${i} ${ours}, expected ${head.toString(16)}:${significand.toString(16)} ${was()}`;
     }
   }
-  return '';
+  return isOff ? LAST_PLACE : '';
 }
 
 /** Control word and the first three registers. */

@@ -19,10 +19,10 @@ const ALL = [0, 1, 2, 3, 4, 5, 6, 7];
 /** Digits of ModRM with memory, by opcode: without environments. */
 const X87_MEMORY = [ALL, [0, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 7], ALL, ALL];
 const FBLD = 4;
-/** ModRM with registers: from, to. Without the transcendental ones. */
+/** ModRM with registers: from, to. */
 const X87_REGISTERS: readonly (readonly [number, number][])[] = [
   [[0xc0, 0x100]],
-  [[0xc0, 0xd1], [0xe0, 0xe2], [0xe4, 0xe6], [0xe8, 0xef], [0xf4, 0xf8], [0xf8, 0xf9], [0xfa, 0xfb], [0xfc, 0xfe]],
+  [[0xc0, 0xd1], [0xe0, 0xe2], [0xe4, 0xe6], [0xe8, 0xef], [0xf0, 0x100]],
   [[0xc0, 0xe0], [0xe9, 0xea]],
   [[0xc0, 0xe0], [0xe2, 0xe4], [0xe8, 0xf8]],
   [[0xc0, 0xd0], [0xe0, 0x100]],
@@ -140,7 +140,7 @@ export class Encoding {
     return false;
   }
 
-  /** Forms of x87 whose result is defined to the last bit. */
+  /** Forms of x87 that keep no addresses. */
   #x87(tail: number[]): boolean {
     const random = this.#random;
     const group = this.#row.opcode & 7;

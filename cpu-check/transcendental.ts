@@ -67,7 +67,7 @@ export function distances(native: string, seed: number, count: number): Map<stri
 }
 
 /** Numbers of one sign lie in the order of their bits. */
-function distanceOf([a, headA]: Number80, [b, headB]: Number80): number {
+export function distanceOf([a, headA]: Number80, [b, headB]: Number80): number {
   if ((headA ^ headB) & 0x8000) return -1;
   const place = (significand: bigint, head: number) => (BigInt(head & 0x7fff) << 63n) + (significand & ((1n << 63n) - 1n));
   const difference = place(a, headA) - place(b, headB);

@@ -23,9 +23,10 @@ afterAll(() => rmSync(directory, { recursive: true }));
 // Needs an x86-64 Linux with gcc.
 describe.skipIf(!built)('single instructions, against the processor of this machine', () => {
   it('have the same results, flags and faults', () => {
-    const { mismatches, forms, seen } = compare(harness, 20_000, 10_000);
+    const { mismatches, forms, seen, lastPlaces } = compare(harness, 20_000, 10_000);
     expect(mismatches.map((m) => `${m.narrow ? 32 : 64} ${m.row.name} ${m.code}: ${m.what}`)).toEqual([]);
     expect(forms).toBeGreaterThan(400);
+    expect(lastPlaces).toBeLessThan(10);
     // Each instruction behind VEX, in 64-bit and in 32-bit code.
     const behindVex = [...seen]
       .filter((form) => form.includes(' vex '))

@@ -11,12 +11,14 @@ import {
   finite,
   fromWhole,
   INFINITE,
+  INEXACT,
   infinity,
   INVALID,
   isNaNParts,
   type Parts,
   round,
   TO_ZERO,
+  UNDERFLOW,
   toWhole,
   ZERO,
   zero,
@@ -35,6 +37,7 @@ import {
   peekAt,
   pop,
   push,
+  pushSettled,
   put,
   rawAt,
   setConditions,
@@ -82,8 +85,12 @@ function transcendental(a: Parts, b: Parts, f: () => Parts | null): Parts {
     environment.flags |= INVALID;
     return DEFAULT_NAN;
   }
-  if (a.denormal || b.denormal) environment.flags |= DENORMAL;
-  return round(EXTENDED, result, environment);
+  if ((a.denormal || b.denormal) && !(environment.flags & DIVIDE_BY_ZERO)) environment.flags |= DENORMAL;
+  const rounded = round(EXTENDED, result, environment);
+  // Processors don't know that a result is exact, where it is.
+  const isTiny = rounded.kind === FINITE && rounded.exponent + bitLength(rounded.significand) <= EXTENDED.minExponent;
+  if (isTiny && environment.flags & INEXACT) environment.flags |= UNDERFLOW;
+  return rounded;
 }
 
 const ONE = fromWhole(1n);
@@ -95,7 +102,9 @@ export const exponential = (cpu: Cpu): void =>
       if (a.kind === INFINITE) return a.negative ? fromWhole(-1n) : a;
       const exponent = a.exponent + bitLength(a.significand) - 1;
       const beyond = exponent > 0 || (exponent === 0 && (a.significand & (a.significand - 1n)) !== 0n);
-      return a.kind === ZERO || beyond ? a : powerMinusOne(a);
+      if (a.kind === ZERO) return a;
+      environment.flags |= INEXACT;
+      return beyond ? a : powerMinusOne(a);
     }),
   );
 
@@ -125,6 +134,8 @@ export const logarithm = (cpu: Cpu): void =>
         const grows = besideOne(a);
         if (b.kind === INFINITE) return infiniteProduct(b, grows);
         if (b.kind === ZERO || grows === null) return zero(b.negative !== (grows === false));
+        // Even of a power of two.
+        environment.flags |= INEXACT;
         return logarithmOf(a, b);
       }),
     1,
@@ -151,36 +162,38 @@ export const arctangents = (cpu: Cpu): void =>
       transcendental(a, b, () => {
         const [far, high] = [a.kind === INFINITE, b.kind === INFINITE];
         if (!a.negative && (b.kind === ZERO || (far && !high))) return zero(b.negative);
-        // Infinities count as 1 beside each other, and make the other one 0.
-        const x = far ? { ...ONE, negative: a.negative } : high ? zero(a.negative) : a;
+        // Infinities count as 1 beside each other, and make the other one 0. Of two zeros the first is negative here.
+        const x =
+          far || (a.kind === ZERO && b.kind === ZERO) ? { ...ONE, negative: a.negative } : high ? zero(a.negative) : a;
         const y = high ? { ...ONE, negative: b.negative } : far ? zero(b.negative) : b;
         return angleOf(x, y);
       }),
     1,
   );
 
-/** Sine, cosine, tangent: beyond 2^63 the operand stays and C2 says so. */
+/** Sine, cosine, tangent: beyond 2^63 the operand stays and C2 says so. C0 and C3 stay as they are. */
 function angle(cpu: Cpu, f: (a: Parts) => Parts, second: ((a: Parts) => Parts) | null): void {
+  const { state } = cpu;
+  const a = peekAt(cpu, 0);
+  const of = (g: (x: Parts) => Parts): Parts => transcendental(a, a, () => (a.kind === INFINITE ? null : g(a)));
+  let first = DEFAULT_NAN;
+  let other = DEFAULT_NAN;
+  let isBeyond = false;
   if (isEmpty(cpu, 0)) {
     stackFault(false);
-    if (!settle(cpu)) return;
-    put(cpu, 0, DEFAULT_NAN);
-    if (second) push(cpu, DEFAULT_NAN);
-    return;
+  } else if (second && !isEmpty(cpu, 7)) {
+    stackFault(true);
+  } else if (a.kind === FINITE && a.exponent + bitLength(a.significand) > 63) {
+    isBeyond = true;
+  } else {
+    if (second) other = of(second);
+    first = of(f); // C1 is about this one
   }
-  const a = peekAt(cpu, 0);
-  if (a.kind === FINITE && a.exponent + bitLength(a.significand) > 63) {
-    setConditions(cpu, C2);
-    return;
-  }
-  const of = (g: (x: Parts) => Parts) => transcendental(a, a, () => (a.kind === INFINITE ? null : g(a)));
-  const first = of(f);
-  const other = second ? of(second) : null;
-  if (other && !isEmpty(cpu, 7)) stackFault(true);
-  if (!settle(cpu)) return;
-  setConditions(cpu, 0);
+  const good = settle(cpu);
+  state.set(FSW, (state.get(FSW) & ~C2) | (isBeyond ? C2 : 0));
+  if (!good || isBeyond) return;
   put(cpu, 0, first);
-  if (other) push(cpu, other);
+  if (second) pushSettled(cpu, other);
 }
 
 const sineOf = (a: Parts): Parts => (a.kind === ZERO ? a : exact.sine(a));

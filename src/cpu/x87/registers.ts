@@ -104,6 +104,13 @@ export function pushRaw(cpu: Cpu, significand: bigint, head: number): void {
   else putRaw(cpu, 0, significand, head);
 }
 
+/** Pushes a result of an instruction that has settled, for a full stack too. */
+export function pushSettled(cpu: Cpu, value: Parts): void {
+  const { state } = cpu;
+  state.set(FTOP, (state.get(FTOP) - 1) & 7);
+  put(cpu, 0, value);
+}
+
 export function pop(cpu: Cpu): void {
   const { state } = cpu;
   state.set(FTAGS, state.get(FTAGS) & ~(1 << slot(cpu, 0)));
