@@ -42,6 +42,7 @@ import {
 import { Tsc } from './tsc.ts';
 import { type VirtioDevice } from './virtio/virtio-device.ts';
 import { BAR_SPACE, VirtioPci } from './virtio/virtio-pci.ts';
+import { Workload } from './workload.ts';
 import { type ByteSink, COM1_IRQ, COM1_PORT, UART_PORTS, Uart16550 } from './uart-16550.ts';
 
 export interface BoardOptions {
@@ -81,6 +82,8 @@ export class Board {
   readonly rtc: RtcMc146818;
   readonly acpiPm: AcpiPm;
   readonly pciHost: PciHost;
+  /** What the machine's devices have to do. */
+  readonly workload = new Workload();
   readonly fwCfg: FwCfg;
   readonly testDevice: TestDevice;
   readonly keyboard: KeyboardStub;

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   existsSync,
@@ -198,6 +199,12 @@ describe('bad flags', () => {
       .replace('EMPTY', file(new Uint8Array(0)))
       .replace('ODD', odd);
     expect(() => openDisk(path)).toThrow(message);
+  });
+
+  it.skipIf(process.platform === 'win32')('are told: a pipe that nobody writes to', () => {
+    const pipe = join(folder, 'pipe');
+    execFileSync('mkfifo', [pipe]);
+    expect(() => openDisk(`${pipe},ro`)).toThrow(/a disk must be a plain file/);
   });
 
   it('are told: too many devices', () => {

@@ -12,7 +12,8 @@ export class FileDisk implements DiskPort {
 
   constructor(path: string, isReadonly: boolean) {
     this.isReadonly = isReadonly;
-    this.fd = openSync(path, isReadonly ? constants.O_RDONLY : constants.O_RDWR);
+    // A pipe is refused, not waited for.
+    this.fd = openSync(path, (isReadonly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK);
     const stat = fstatSync(this.fd);
     if (!stat.isFile()) throw new CliError(`${path}: a disk must be a plain file`);
     if (stat.size % SECTOR_BYTES !== 0 || stat.size === 0)

@@ -1,8 +1,18 @@
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { FileInfo } from '../dev/p9/folder-port.ts';
 import { MessageReader, MessageWriter } from '../dev/p9/message.ts';
 import { P9Server } from '../dev/p9/p9-server.ts';
 import { SharedFolder, parseShare } from './shared-folder.ts';
@@ -84,6 +94,17 @@ describe('a large folder', () => {
     }
     for (let fid = 10; fid < 60; fid++) expect(names(fid, 29000)).toBe('file29000');
     expect(client.server.entryCount).toBeLessThanOrEqual(65536);
+  });
+});
+
+describe('a file that was looked at', () => {
+  it('is the same to the next guest', () => {
+    const folder = new SharedFolder(share, true);
+    const look = (): unknown => folder.stat(folder.walk(folder.root(), 'hello.txt'));
+    utimesSync(join(share, 'hello.txt'), 1000, 2000);
+    const before = look();
+    utimesSync(join(share, 'hello.txt'), 3000, 2000);
+    expect(look()).toEqual({ ...(before as FileInfo), changedMs: expect.any(Number) });
   });
 });
 

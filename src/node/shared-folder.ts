@@ -61,8 +61,7 @@ export class SharedFolder implements FolderPort {
   walk(node: number, name: string): number {
     return this.with(node, ({ place }) => {
       const found = openSync(`${pathOf(place)}/${name}`, O_PATH | O_NOFOLLOW);
-      const parent = openSync(pathOf(place), O_PATH | O_DIRECTORY);
-      return this.add(found, parent, name);
+      return this.add(found, place, name);
     });
   }
 
@@ -73,7 +72,7 @@ export class SharedFolder implements FolderPort {
       const again = isLink
         ? openSync(`${pathOf(parent)}/${name}`, O_PATH | O_NOFOLLOW)
         : openSync(pathOf(place), O_PATH);
-      return this.add(again, parent < 0 ? -1 : openSync(pathOf(parent), O_PATH | O_DIRECTORY), name);
+      return this.add(again, parent, name);
     });
   }
 
@@ -137,12 +136,9 @@ export class SharedFolder implements FolderPort {
       const flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | (isNew ? O_EXCL : 0);
       const open = openSync(`${path}/${name}`, flags, mode);
       // Whatever the name means by now: the node is the file that was opened.
-      const place = fstatSync(open).isFile() ? openSync(pathOf(open), O_PATH) : -1;
-      if (place < 0) {
-        closeSync(open);
-        return -EINVAL;
-      }
-      const made = this.add(place, -1, name);
+      const made = attempt(() =>
+        fstatSync(open).isFile() ? this.add(openSync(pathOf(open), O_PATH), -1, name) : -EINVAL,
+      );
       const one = this.nodes.get(made);
       if (one === undefined) closeSync(open);
       else one.open = open;
@@ -199,10 +195,16 @@ export class SharedFolder implements FolderPort {
     return attempt(does);
   }
 
-  private add(place: number, parent: number, name: string): number {
+  /** A node for `place`, which is its own from now on, and for the folder `foundIn` (-1: none) another descriptor. */
+  private add(place: number, foundIn: number, name: string): number {
     if (this.nodes.size >= MAX_NODES) {
-      for (const fd of [place, parent]) if (fd >= 0) closeSync(fd);
+      closeSync(place);
       return -EMFILE;
+    }
+    const parent = foundIn < 0 ? -1 : attempt(() => openSync(pathOf(foundIn), O_PATH | O_DIRECTORY));
+    if (foundIn >= 0 && parent < 0) {
+      closeSync(place);
+      return parent;
     }
     this.nodes.set(this.next, { place, open: -1, parent, name });
     return this.next++;
@@ -230,7 +232,8 @@ function infoOf(stats: Stats): FileInfo {
     links: stats.nlink,
     bytes: stats.size,
     blocks: stats.blocks,
-    accessedMs: stats.atimeMs,
+    // The host's changes when a guest looks, and two runs would differ by it.
+    accessedMs: stats.mtimeMs,
     modifiedMs: stats.mtimeMs,
     changedMs: stats.ctimeMs,
   };

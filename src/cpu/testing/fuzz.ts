@@ -12,6 +12,11 @@ import {
   CS,
   DR7,
   EFER,
+  FCW,
+  FPR,
+  FSW,
+  FTAGS,
+  FTOP,
   GDTR_BASE,
   GDTR_LIMIT,
   HIDDEN_BASE,
@@ -31,6 +36,7 @@ import {
   STAR,
   TR,
 } from '../state.ts';
+import type { Row } from '../table/row.ts';
 import { INSTRUCTION_TABLE } from '../table/table.ts';
 import { type BareMachine, bareMachine, enterLongMode } from './bare-machine.ts';
 
@@ -72,31 +78,34 @@ function randomCode(dice: Dice, out: Uint8Array, from: number, bytes: number): v
       put(dice.next());
       continue;
     }
-    const row = INSTRUCTION_TABLE[dice.below(INSTRUCTION_TABLE.length)];
-    if (dice.below(5) === 0) put([0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x64, 0x65, 0x2e][dice.below(8)]);
-    if (row.vex) {
-      put(0xc4);
-      put((dice.below(8) << 5) | row.map);
-      put((dice.below(32) << 3) | (dice.below(9) ? 0 : 4) | ['np', '66', 'f3', 'f2'].indexOf(row.prefix));
-    } else {
-      if (row.prefix.length === 2 && row.prefix !== 'np') put(Number.parseInt(row.prefix, 16));
-      if (dice.below(2)) put(0x40 | dice.below(16));
-      if (row.map > 0) put(0x0f);
-      if (row.map === 2) put(0x38);
-      if (row.map === 3) put(0x3a);
-    }
-    put(row.opcode);
-    if (row.modrm) {
-      const reg = row.digit >= 0 ? row.digit : dice.below(8);
-      const rm = row.rm >= 0 ? row.rm : dice.below(8);
-      const mod = row.form === 'reg' ? 3 : dice.below(row.form === 'mem' ? 3 : 4);
-      put((mod << 6) | (reg << 3) | rm);
-      if (mod !== 3 && rm === 4) put(dice.next());
-      if (mod === 1) put(dice.next());
-    }
-    if (row.operands.some((t) => 'IJO'.includes(t[0])))
-      for (let i = dice.below(5); i > 0; i--) put(dice.below(3) ? dice.below(64) : 255);
+    putInstruction(dice, INSTRUCTION_TABLE[dice.below(INSTRUCTION_TABLE.length)], put);
   }
+}
+
+function putInstruction(dice: Dice, row: Row, put: (byte: number) => void): void {
+  if (dice.below(5) === 0) put([0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x64, 0x65, 0x2e][dice.below(8)]);
+  if (row.vex) {
+    put(0xc4);
+    put((dice.below(8) << 5) | row.map);
+    put((dice.below(32) << 3) | (dice.below(9) ? 0 : 4) | ['np', '66', 'f3', 'f2'].indexOf(row.prefix));
+  } else {
+    if (row.prefix.length === 2 && row.prefix !== 'np') put(Number.parseInt(row.prefix, 16));
+    if (dice.below(2)) put(0x40 | dice.below(16));
+    if (row.map > 0) put(0x0f);
+    if (row.map === 2) put(0x38);
+    if (row.map === 3) put(0x3a);
+  }
+  put(row.opcode);
+  if (row.modrm) {
+    const reg = row.digit >= 0 ? row.digit : dice.below(8);
+    const rm = row.rm >= 0 ? row.rm : dice.below(8);
+    const mod = row.form === 'reg' ? 3 : dice.below(row.form === 'mem' ? 3 : 4);
+    put((mod << 6) | (reg << 3) | rm);
+    if (mod !== 3 && rm === 4) put(dice.next());
+    if (mod === 1) put(dice.next());
+  }
+  if (row.operands.some((t) => 'IJO'.includes(t[0])))
+    for (let i = dice.below(5); i > 0; i--) put(dice.below(3) ? dice.below(64) : 255);
 }
 
 function setTables({ cpu, ram }: BareMachine, dice: Dice): void {
@@ -148,6 +157,35 @@ function setMode({ cpu }: BareMachine, dice: Dice): void {
   segmentsChanged(cpu);
 }
 
+/** Mostly addresses of data. */
+function setRegisters({ cpu }: BareMachine, dice: Dice): void {
+  const { state } = cpu;
+  for (let i = 0; i < 16; i++) {
+    const kind = dice.below(3);
+    state.setPair(i * 8, kind ? DATA + dice.below(DATA_BYTES) : dice.next(), kind ? 0 : dice.next());
+  }
+  state.setPair(32, DATA + 0x1000 + dice.below(64), 0);
+}
+
+const HEADS = [0, 1, 0x3fff, 0x7ffe, 0x7fff];
+const SIGNIFICANDS = [0n, 1n, 1n << 63n, 3n << 62n, 5n << 61n, -1n];
+
+/** Any control, status and tags of x87; in its registers numbers of all kinds, those that are none among them. */
+function setFpu({ cpu }: BareMachine, dice: Dice): void {
+  const { state } = cpu;
+  state.set(FCW, dice.below(0x2000));
+  state.set(FSW, dice.next() & 0xc77f);
+  state.set(FTOP, dice.below(8));
+  state.set(FTAGS, dice.below(2) ? 255 : dice.below(256));
+  for (let i = 0; i < 8; i++) {
+    const at = FPR + i * 16;
+    const any = (BigInt(dice.next()) << 32n) | BigInt(dice.next());
+    const significand = dice.below(2) ? SIGNIFICANDS[dice.below(SIGNIFICANDS.length)] : any | (1n << 63n);
+    state.setPair(at, Number(BigInt.asIntN(32, significand)), Number(BigInt.asIntN(32, significand >> 32n)));
+    state.set(at + 8, (dice.below(2) << 15) | (dice.below(2) ? HEADS[dice.below(HEADS.length)] : dice.below(0x8000)));
+  }
+}
+
 function prepare(machine: BareMachine, dice: Dice): void {
   const { cpu, bus, ram } = machine;
   const { state } = cpu;
@@ -166,11 +204,7 @@ function prepare(machine: BareMachine, dice: Dice): void {
   for (let page = 0; page < ram.length; page += 4096) cpu.code.invalidate(ram.byteOffset + page);
   if (dice.below(2)) bus.absent.add((DATA >>> 12) + 2);
   if (dice.below(2)) bus.readOnly.add((DATA >>> 12) + 1);
-  for (let i = 0; i < 16; i++) {
-    const kind = dice.below(3);
-    state.setPair(i * 8, kind ? DATA + dice.below(DATA_BYTES) : dice.next(), kind ? 0 : dice.next());
-  }
-  state.setPair(32, DATA + 0x1000 + dice.below(64), 0);
+  setRegisters(machine, dice);
   state.rflags = 2 | (dice.next() & 0x40ed5) | (dice.below(8) ? 0 : 0x100);
   state.setPair(LINEAR_RIP, CODE + dice.below(64), 0);
   cpu.interceptExceptions = dice.below(2) ? 0 : dice.next();
@@ -209,6 +243,85 @@ export function fuzz(seed: number, count: number): Map<string, number> {
     ends.set(end, (ends.get(end) ?? 0) + 1);
   }
   return ends;
+}
+
+/** How many of them find the same mode, tables and memory. */
+const SHARE = 256;
+
+/**
+ * `count` single instructions, every other one of x87, on registers with anything in them: for which reasons runs ended. Throws what
+ * the CPU throws; it should not.
+ */
+export function fuzzInstructions(seed: number, count: number): Set<number> {
+  const machine = bareMachine(4);
+  const { cpu, ram } = machine;
+  const { state } = cpu;
+  const ofX87 = INSTRUCTION_TABLE.filter((row) => row.operands.includes('F'));
+  const dice = new Dice(seed);
+  const ends = new Set<number>();
+  for (let i = 0; i < count; i++) {
+    if (i % SHARE === 0) prepare(machine, dice);
+    setRegisters(machine, dice);
+    setFpu(machine, dice);
+    const rows = i % 2 ? ofX87 : INSTRUCTION_TABLE;
+    let at = CODE;
+    putInstruction(dice, rows[dice.below(rows.length)], (byte) => void (ram[at++] = byte));
+    cpu.code.invalidate(ram.byteOffset + CODE);
+    state.setPair(LINEAR_RIP, CODE, 0);
+    ends.add(cpu.run(1));
+    cpu.withdrawInterrupt();
+  }
+  return ends;
+}
+
+/** Zeros, ones, pi, infinities, NaNs, the smallest and the largest numbers, encodings that are none. */
+const SPECIAL: readonly (readonly [head: number, significand: bigint])[] = [
+  [0, 0n],
+  [0x8000, 0n],
+  [0x3fff, 1n << 63n],
+  [0xbfff, 1n << 63n],
+  [0x4000, 0xc90fdaa22168c235n],
+  [0x7fff, 1n << 63n],
+  [0xffff, 1n << 63n],
+  [0xffff, 3n << 62n],
+  [0x7fff, 5n << 61n],
+  [0, 1n],
+  [0x8000, 1n << 63n],
+  [0x7ffe, -1n],
+  [0xfffe, -1n],
+  [0x403e, 1n << 63n],
+  [0x3fff, 1n],
+];
+
+/** Every instruction of x87 on its registers, with every two of SPECIAL in ST(0) and ST(1). How many that were. */
+export function everyFpuPair(): number {
+  const { cpu, ram } = bareMachine(4);
+  const { state } = cpu;
+  let done = 0;
+  for (let code = 0; code < 8 * 64; code++) {
+    ram.set([0xd8 | (code >> 6), 0xc0 | (code & 63), 0xf4], CODE);
+    cpu.code.invalidate(ram.byteOffset + CODE);
+    for (const first of SPECIAL) {
+      for (const second of SPECIAL) {
+        state.set(FCW, 0x37f);
+        state.set(FSW, 0);
+        state.set(FTOP, 0);
+        state.set(FTAGS, 3);
+        for (const [i, [head, significand]] of [first, second].entries()) {
+          state.setPair(
+            FPR + i * 16,
+            Number(BigInt.asIntN(32, significand)),
+            Number(BigInt.asIntN(32, significand >> 32n)),
+          );
+          state.set(FPR + i * 16 + 8, head);
+        }
+        state.setPair(LINEAR_RIP, CODE, 0);
+        cpu.run(10);
+        done++;
+      }
+    }
+  }
+  return done;
 }
 
 /** Parts of the state that a guest can see: registers, flags, everything of the system, x87. */

@@ -370,7 +370,10 @@ export class P9Server {
     if (from.isShort || fid.isOpen) return EINVAL;
     const node = this.folder.create(fid.node, name, mode & 0o777, (flags & O_EXCL) !== 0);
     const info = node < 0 ? node : this.folder.stat(node);
-    if (typeof info === 'number') return -info;
+    if (typeof info === 'number') {
+      if (node >= 0) this.folder.release(node);
+      return -info;
+    }
     // The fid becomes the new file.
     this.folder.release(fid.node);
     fid.node = node;

@@ -13,6 +13,8 @@ export interface DiskPort {
 
 export const SECTOR_BYTES = 512;
 const HEADER_BYTES = 16;
+/** Of a flush, which waits for the host's disk: what could be copied meanwhile. */
+const FLUSH_EFFORT = 2 ** 20;
 const ID_BYTES = 20;
 
 const F_SEG_MAX = 1 << 2;
@@ -67,6 +69,7 @@ export class VirtioBlk extends VirtioDevice {
           status = this.transfer(at, bytes, (piece, i) => this.disk.write(at + i, piece), chain, false);
       } else if (type === T_FLUSH) {
         status = this.disk.flush() ? S_OK : S_IOERR;
+        this.effort = FLUSH_EFFORT;
       } else if (type === T_GET_ID) {
         done = chain.write(0, this.id.subarray(0, Math.min(ID_BYTES, writableBytes - 1)));
         status = S_OK;

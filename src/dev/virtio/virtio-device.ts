@@ -8,6 +8,7 @@
  */
 import type { TimerClient, VirtualClock } from '../clock.ts';
 import type { GuestMemory } from '../guest-memory.ts';
+import type { Workload } from '../workload.ts';
 import type { DescriptorChain } from './descriptor-chain.ts';
 import { VirtQueue } from './virtqueue.ts';
 
@@ -21,6 +22,8 @@ export const KEEP = -1;
 
 const TURN_BYTES = 64 * 2 ** 20;
 const NEXT_TURN_NS = 1000;
+/** Bytes that could be copied while any chain is served. */
+const CHAIN_BYTES = 16384;
 const NO_VECTOR = 0xffff;
 
 export interface VirtioIdentity {
@@ -49,6 +52,8 @@ export interface VirtioTransport {
 export interface VirtioHost {
   readonly memory: GuestMemory;
   readonly clock: VirtualClock;
+  /** Where the device says how much it has done. */
+  readonly workload?: Workload;
 }
 
 export abstract class VirtioDevice implements TimerClient {
@@ -66,12 +71,14 @@ export abstract class VirtioDevice implements TimerClient {
   protected effort = 0;
   protected readonly memory: GuestMemory;
   protected readonly clock: VirtualClock;
+  private readonly workload: Workload | undefined;
   private readonly timer: number;
 
   constructor(identity: VirtioIdentity, host: VirtioHost) {
     this.identity = identity;
     this.memory = host.memory;
     this.clock = host.clock;
+    this.workload = host.workload;
     this.config = new Uint8Array(identity.configBytes);
     this.queues = identity.queues.map((size) => new VirtQueue(host.memory, size, NO_VECTOR));
     this.timer = host.clock.addTimer(this);
@@ -131,7 +138,8 @@ export abstract class VirtioDevice implements TimerClient {
     const queue = this.queues[index];
     const { chain } = queue;
     let bytes = 0;
-    for (let chains = 0; queue.pop(); chains++) {
+    let chains = 0;
+    for (; queue.pop(); chains++) {
       this.effort = 0;
       const written = this.serve(index, chain);
       if (written !== KEEP) queue.push(chain.head, written);
@@ -141,6 +149,7 @@ export abstract class VirtioDevice implements TimerClient {
       this.clock.schedule(this.timer, this.clock.now + Math.max(NEXT_TURN_NS, bytes));
       break;
     }
+    if (this.workload !== undefined) this.workload.bytes += bytes + chains * CHAIN_BYTES;
     queue.askForNotification();
     this.finish(queue);
   }

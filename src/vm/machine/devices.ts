@@ -35,7 +35,7 @@ export interface AttachedDevices {
 /** Before the guest runs. Throws a RangeError if there are too many. */
 export function attachDevices(pc: Pc, options: DeviceOptions, output: ByteSink): AttachedDevices {
   const { board, dma } = pc;
-  const host = { memory: dma, clock: board.clock };
+  const host = { memory: dma, clock: board.clock, workload: board.workload };
   for (const [i, disk] of (options.disks ?? []).entries())
     board.addVirtio(new VirtioBlk(host, disk, `penumbra-disk${i}`));
   if (options.rngSeed !== undefined) board.addVirtio(new VirtioRng(host, options.rngSeed));

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { MemoryDisk } from '../../dev/virtio/memory-disk.ts';
+import { bootPc } from './boot.ts';
 import { attachDevices } from './devices.ts';
 import { DirtyLogCheck } from './dirty-log-check.ts';
 import type { Pc, PagingName } from './pc.ts';
@@ -53,6 +54,46 @@ function readDisk(pc: Pc, pages: number): void {
 function diskOf(pages: number): MemoryDisk {
   return new MemoryDisk(new Uint8Array(pages * 4096).fill(0xab));
 }
+
+describe('a guest that keeps a device busy', () => {
+  it('gives way as one does that computes', () => {
+    const memory = 16 << 20;
+    const { pc } = makePc(
+      codeImage(
+        // One more chain is available, and the device is told: inc word [AVAIL + 2]; mov word [BAR + 3000], 0; jmp
+        [0x66, 0xff, 0x05, ...le32(AVAIL + 2), 0x66, 0xc7, 0x05, ...le32(0xc000b000), 0, 0, 0xeb, 0xee],
+      ),
+      { megabytes: memory >> 20 },
+    );
+    let reads = 0;
+    const disk = { sectors: 8192, isReadonly: true, read: () => ++reads > 0, write: () => false, flush: () => true };
+    attachDevices(pc, { disks: [disk] }, NO_OUTPUT);
+    readDisk(pc, 1024);
+    const once = reads;
+    pc.run(1_000_000);
+    expect(pc.instructions).toBeGreaterThan(0);
+    // Chains of 4 MiB; more than 64 MiB of them end the run.
+    expect((reads - once) / once).toBeGreaterThanOrEqual(16);
+    expect((reads - once) / once).toBeLessThan(40);
+    pc.run(1_000_000);
+    expect((reads - once) / once).toBeLessThan(80);
+  });
+});
+
+describe('a guest that resets itself without end', () => {
+  it('gives way, too', () => {
+    const kernel = codeImage([0x66, 0xba, 0xf9, 0x0c, 0xb0, 6, 0xee, 0xf4]); // mov dx, 0xcf9; mov al, 6; out dx, al; hlt
+    const { pc } = makePc(kernel);
+    let boots = 0;
+    pc.onBoot = () => {
+      boots++;
+      bootPc(pc, { kernel, cmdline: '' });
+    };
+    pc.run(1_000_000);
+    expect(boots).toBeGreaterThan(0);
+    expect(boots).toBeLessThan(20);
+  });
+});
 
 describe('what a device writes', () => {
   it.each(PAGINGS)('is in the dirty log, and nothing else is (%s)', (paging) => {

@@ -231,6 +231,7 @@ export class PcCpu implements Bus {
       apic.nmiPending ||
       apic.initPending ||
       board.power.request !== RUNNING ||
+      board.workload.isHigh ||
       board.clock.nextDeadline < this.runEnds
     )
       cpu.requestExit();

@@ -113,6 +113,8 @@ const LAYOUT_BASE = 64;
 const TSC_KHZ = 1e6;
 /** What a halt takes of a slice, so that a guest that only sleeps gives way too. */
 const HALT_COST = 1000;
+/** Of a reset, and of a boot: what could be copied meanwhile, the kernel not least. */
+const RESET_BYTES = 8 * MIB;
 
 export const MAX_CPUS = 8;
 
@@ -232,12 +234,17 @@ export class Pc {
 
   // ---- running -----------------------------------------------------------------------------------------------------
 
-  /** Runs for about so many instructions; less if the machine ends (`end`), stops (`stopped`) or has nothing to do (`isIdle`). */
+  /**
+   * Runs for about so many instructions; less if the machine ends (`end`), stops (`stopped`), has nothing to do (`isIdle`), or keeps
+   * the host busy without them.
+   */
   run(instructions: number): void {
     const { turns } = this;
+    const { workload } = this.board;
     let left = instructions;
+    workload.bytes = 0;
     this.isIdle = false;
-    while (left > 0 && this.end === null && this.stopped === null) {
+    while (left > 0 && this.end === null && this.stopped === null && !workload.isHigh) {
       if (turns.left <= 0 && !turns.next()) {
         if (!this.wake()) return;
         continue;
@@ -322,6 +329,7 @@ export class Pc {
 
   /** All of the machine but what memory holds; the boot processor begins at its reset vector. */
   private reset(): void {
+    this.board.workload.bytes += RESET_BYTES;
     this.board.reset();
     this.board.systemControl.reset();
     this.writeFirmware();
@@ -331,6 +339,7 @@ export class Pc {
 
   /** What firmware does before it loads a kernel: its self-test leaves devices and processors fresh. */
   private boot(load: () => void): void {
+    this.board.workload.bytes += RESET_BYTES;
     this.board.reset();
     mapRom(this.vm);
     for (const cpu of this.cpus) cpu.reset();
@@ -352,7 +361,7 @@ export class Pc {
       return false;
     }
     for (let fired = 0; ; fired++) {
-      if (clock.nextDeadline === Infinity || this.waitsForClock || fired === 100) {
+      if (clock.nextDeadline === Infinity || this.waitsForClock || fired === 100 || this.board.workload.isHigh) {
         this.isIdle = true;
         return false;
       }
