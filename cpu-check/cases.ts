@@ -5,13 +5,16 @@
 import { cpus } from 'node:os';
 import { INSTRUCTION_TABLE } from '../src/cpu/table/table.ts';
 import type { Row } from '../src/cpu/table/row.ts';
-import { DATA, Encoding, GPR_AT, WINDOW, WINDOW_AT } from './encode.ts';
+import { ES, SS } from '../src/cpu/state.ts';
+import { type Bits, Encoding, GPR_AT, WINDOW, WINDOW_AT } from './encode.ts';
 import type { Random } from './random.ts';
+import { DATA, EDGE, offsetIn } from './segmented.ts';
 
 export const FPU_BYTES = 160;
 export const FPU_AT = WINDOW_AT + WINDOW;
 export const CASE_BYTES = FPU_AT + FPU_BYTES;
-export const RESULT_FPU_AT = 400 + WINDOW;
+export const RESULT_EDGES_AT = 400 + WINDOW;
+export const RESULT_FPU_AT = RESULT_EDGES_AT + 2 * EDGE;
 export const RESULT_BYTES = RESULT_FPU_AT + FPU_BYTES + 16;
 
 /** Functions of TypeScript that a program may call and that aren't of the system. */
@@ -24,6 +27,9 @@ const FUNCTIONS = (
 /** Estimates, of which each maker has its own. Ours are AMD's. */
 const AMD_ONLY = /^r(cp|sqrt)[ps]s$/;
 const isAmd = cpus().some(({ model }) => model.includes('AMD'));
+
+/** Of segment registers, which have the same contents on both sides in 16-bit code only. */
+const SEGMENT_READS = ['push0', 'push1', 'push2', 'push3', 'push4', 'push5', 'moveFromSegment'];
 
 /** Rows that a harness in user mode can run, and whose results this processor shares. */
 function isUserRow(row: Row): boolean {
@@ -40,32 +46,62 @@ export const USER_ROWS_32 = INSTRUCTION_TABLE.filter(
   (row) => isUserRow(row) && !row.flags.has('o64') && !row.flags.has('w1'),
 );
 
-/** Writes one case; `out` has CASE_BYTES at `at`. `narrow`: 32-bit code. */
-export function writeCase(random: Random, row: Row, out: Uint8Array, at: number, narrow: boolean): void {
+export const USER_ROWS_16 = [...USER_ROWS_32, ...INSTRUCTION_TABLE.filter(({ semantics }) => SEGMENT_READS.includes(String(semantics)))];
+
+/** By the mode that the code is for. */
+export const USER_ROWS: Readonly<Record<Bits, readonly Row[]>> = { 16: USER_ROWS_16, 32: USER_ROWS_32, 64: USER_ROWS_64 };
+const MODES: Readonly<Record<Bits, number>> = { 64: 0, 32: 1, 16: 2 };
+
+/** Writes one case; `out` has CASE_BYTES at `at`. */
+export function writeCase(random: Random, row: Row, out: Uint8Array, at: number, bits: Bits): void {
   const view = new DataView(out.buffer, out.byteOffset + at, CASE_BYTES);
   const gpr = GPR_AT;
   for (let i = 0; i < 16; i++) view.setBigUint64(gpr + i * 8, random.value(), true);
-  view.setBigUint64(gpr + 32, BigInt(DATA + 128), true);
+  const stack = bits === 16 ? offsetIn(SS, DATA) : DATA;
+  view.setBigUint64(gpr + 32, BigInt(stack + 128), true);
+  if (bits === 16) placeStack(random, row, view);
   view.setBigUint64(gpr + 128, BigInt((random.next() & 0x8d5) | 0x202 | (random.chance(4) ? 0x400 : 0)), true);
   view.setUint32(gpr + 136, row.flags.has('float') ? random.mxcsr() : 0x1f80, true);
   for (let i = 0; i < 32; i++) random.lane(view, gpr + 144 + i * 8);
   for (let i = 0; i < WINDOW; i += 8) random.lane(view, WINDOW_AT + i);
   writeFpu(random, row, view);
-  const bytes = new Encoding(random, row, view, narrow).bytes();
+  const encoding = new Encoding(random, row, view, bits);
+  const bytes = encoding.bytes();
   out.set(bytes, at);
   view.setUint32(16, bytes.length, true);
-  view.setUint32(20, narrow ? 1 : 0, true);
+  view.setUint8(20, MODES[bits]);
+  view.setUint8(21, encoding.codeSegment);
+  if (bits === 16) view.setUint16(22, encoding.ip, true);
+  const from = bits === 16 ? offsetIn(encoding.sourceSegment, DATA) : DATA;
   if (/movs|stos|lods|cmps|scas/.test(row.name) && !row.modrm) {
-    const above = bytes[0] === 0x67 ? BigInt(random.below(1 << 30)) << 32n : 0n;
-    view.setBigUint64(gpr + 48, BigInt(DATA + 96 + random.below(32)) | above, true);
-    view.setBigUint64(gpr + 56, BigInt(DATA + 96 + random.below(32)) | above, true);
+    const above = aboveAddress(random, encoding.addressBytes, bits);
+    view.setBigUint64(gpr + 48, BigInt(placeImplicit(random, bits, from + 96 + random.below(32))) | above, true);
+    const to = bits === 16 ? offsetIn(ES, DATA) : DATA;
+    view.setBigUint64(gpr + 56, BigInt(placeImplicit(random, bits, to + 96 + random.below(32))) | above, true);
     view.setBigUint64(gpr + 8, BigInt(random.below(row.opcode & 1 ? 9 : 40)) | above, true);
   }
-  if (row.name === 'leave' || row.name === 'enter') view.setBigUint64(gpr + 40, BigInt(DATA + 64), true);
-  if (row.name.startsWith('maskmov')) view.setBigUint64(gpr + 56, BigInt(DATA + random.below(200)), true);
-  if (row.name === 'xlat') view.setBigUint64(gpr + 24, BigInt(DATA), true);
+  if (row.name === 'leave' || row.name === 'enter') view.setBigUint64(gpr + 40, BigInt(stack + 64), true);
+  if (row.name.startsWith('maskmov')) view.setBigUint64(gpr + 56, BigInt(placeImplicit(random, bits, from + random.below(200))), true);
+  if (row.name === 'xlat') view.setBigUint64(gpr + 24, BigInt(from), true);
   // Registers of 32-bit code have no more.
-  if (narrow) for (let i = 0; i < 16; i++) view.setUint32(gpr + i * 8 + 4, 0, true);
+  if (bits !== 64) for (let i = 0; i < 16; i++) view.setUint32(gpr + i * 8 + 4, 0, true);
+}
+
+/** What addresses of 2 or 4 bytes don't see of their registers. */
+function aboveAddress(random: Random, addressBytes: number, bits: Bits): bigint {
+  if (addressBytes === 2) return BigInt(random.next() & 0xffff0000) & 0xffff0000n;
+  return addressBytes === 4 && bits === 64 ? BigInt(random.below(1 << 30)) << 32n : 0n;
+}
+
+/** For an index register: mostly `place`, sometimes near either end of a segment of 16-bit code. */
+function placeImplicit(random: Random, bits: Bits, place: number): number {
+  return bits === 16 && random.chance(8) ? (random.below(32) - 16) & 0xffff : place;
+}
+
+/** SP only counts: with anything above it, and sometimes where the stack wraps around. */
+function placeStack(random: Random, row: Row, view: DataView): void {
+  if (random.chance(2)) view.setUint16(GPR_AT + 34, random.next(), true);
+  if (!row.flags.has('f64') && random.chance(10)) view.setUint16(GPR_AT + 32, random.below(40) - 20, true);
 }
 
 /** The FPU as after FNINIT; for MMX with eight registers in use. */
@@ -149,7 +185,8 @@ export function isUndefined(row: Row, one: Uint8Array): boolean {
   if (!/^sh[lr]d$/.test(row.name)) return false;
   const length = one[16];
   const code = one.subarray(0, length);
-  const half = code.indexOf(0x66) >= 0 && code.indexOf(0x66) < code.indexOf(0x0f);
+  const prefixed = code.indexOf(0x66) >= 0 && code.indexOf(0x66) < code.indexOf(0x0f);
+  const half = prefixed !== (one[20] === MODES[16]);
   const count = row.operands[2] === 'C' ? one[24 + 8] : one[length - 1];
   return half && (count & 31) > 16;
 }

@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process';
 import { EXIT_EXCEPTION, EXIT_HALT } from '../src/cpu/bus.ts';
 import {
   CS,
+  CS_BASE,
   EFER,
   FCW,
   FPR,
@@ -27,19 +28,20 @@ import {
   isTranscendental,
   isUndefined,
   RESULT_BYTES,
+  RESULT_EDGES_AT,
   RESULT_FPU_AT,
   undefinedFlags,
-  USER_ROWS_32,
-  USER_ROWS_64,
+  USER_ROWS,
   writeCase,
 } from './cases.ts';
-import { CODE, DATA, JUMP, WINDOW, WINDOW_AT } from './encode.ts';
+import { type Bits, CODE, JUMP, WINDOW, WINDOW_AT } from './encode.ts';
 import { Random } from './random.ts';
+import { CODE_SEGMENTS, DATA, EDGE, EDGES, END_BYTES, END_CODE, loadSegments, useCodeSegment } from './segmented.ts';
 import { distanceOf } from './transcendental.ts';
 
 export interface Mismatch {
   readonly row: Row;
-  readonly narrow: boolean;
+  readonly bits: Bits;
   readonly code: string;
   readonly what: string;
 }
@@ -57,20 +59,26 @@ export interface Outcome {
 /** What a comparison says of these. */
 const LAST_PLACE = 'last place';
 
+const NAMES = 'rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15'.split(' ');
 const BATCH = 5000;
+/** What is mapped on both sides of the window's beginning. */
+const REACH = 0x10000;
 const STATUS_C1 = 0x200;
+const HLT = 0xf4;
 
-/** A machine in which nothing is mapped but what the harness has; `narrow`: in compatibility mode. */
-function machineFor(narrow: boolean): BareMachine {
+/** A machine in which nothing is mapped but what the harness has; but for 64-bit code in compatibility mode. */
+function machineFor(bits: Bits): BareMachine {
   const machine = bareMachine(16, 0);
   const { cpu, bus } = machine;
   cpu.interceptExceptions = -1;
   for (let page = 0; page < 4096; page++) {
     const address = page << 12;
-    const data = address >= DATA - 0x10000 && address < DATA + 0x10000;
-    if (!data && address !== CODE) bus.absent.add(page);
+    const data = address >= DATA - REACH && address < DATA + REACH;
+    const code = address === CODE || (address >= END_CODE && address < END_CODE + END_BYTES);
+    if (!data && !code) bus.absent.add(page);
   }
-  if (narrow) {
+  if (bits === 16) loadSegments(machine);
+  if (bits === 32) {
     cpu.state.set(SEGMENTS + CS * SEGMENT_BYTES + SEGMENT_ATTRIBUTES, 0x00c09b00);
     cpu.state.set(EFER, 0xd01);
     cpu.modeChanged();
@@ -78,20 +86,32 @@ function machineFor(narrow: boolean): BareMachine {
   return machine;
 }
 
-/** Half of the cases are 64-bit code, half 32-bit code. */
-export function compare(native: string, seed: number, count: number, filter: (row: Row) => boolean = () => true): Outcome {
+/** Why this system can't run 16-bit code, or ''. */
+export function refusal(native: string): string {
+  const { status, stdout } = spawnSync(native, ['16']);
+  return status === 0 ? '' : String(stdout).trim() || 'the harness stopped';
+}
+
+/** The cases are of all `modes`, as many of each: 64-bit code and 32-bit code; 16-bit code is for systems without a `refusal`. */
+export function compare(
+  native: string,
+  seed: number,
+  count: number,
+  filter: (row: Row) => boolean = () => true,
+  modes: readonly Bits[] = [64, 32],
+): Outcome {
   const mismatches: Mismatch[] = [];
   const seen = new Set<string>();
   let compared = 0;
   let lastPlaces = 0;
-  for (const narrow of [false, true]) {
-    const rows = (narrow ? USER_ROWS_32 : USER_ROWS_64).filter(filter);
+  for (const [i, bits] of modes.entries()) {
+    const rows = USER_ROWS[bits].filter(filter);
     if (rows.length === 0) continue;
-    const machine = machineFor(narrow);
-    const wanted = narrow ? count >> 1 : count - (count >> 1);
+    const machine = machineFor(bits);
+    const wanted = Math.floor((count - i + modes.length - 1) / modes.length);
     for (let done = 0; done < wanted; done += BATCH) {
       const size = Math.min(BATCH, wanted - done);
-      lastPlaces += compareBatch(machine, native, new Random(seed + done), rows, done, size, narrow, seen, mismatches);
+      lastPlaces += compareBatch(machine, native, new Random(seed + done), rows, done, size, bits, seen, mismatches);
     }
     compared += wanted;
   }
@@ -106,16 +126,20 @@ function compareBatch(
   rows: readonly Row[],
   first: number,
   size: number,
-  narrow: boolean,
+  bits: Bits,
   seen: Set<string>,
   mismatches: Mismatch[],
 ): number {
   let lastPlaces = 0;
   const cases = new Uint8Array(size * CASE_BYTES);
   const chosen: Row[] = [];
+  // A new process finds no more.
+  machine.ram.fill(0, DATA - REACH, DATA + REACH);
+  machine.ram.fill(0, END_CODE, END_CODE + END_BYTES);
+  machine.cpu.code.drop();
   for (let i = 0; i < size; i++) {
     chosen.push(rows[(first + i) % rows.length]);
-    writeCase(random, chosen[i], cases, i * CASE_BYTES, narrow);
+    writeCase(random, chosen[i], cases, i * CASE_BYTES, bits);
   }
   const run = spawnSync(native, { input: cases, maxBuffer: 1 << 30 });
   if (run.stdout.length !== size * RESULT_BYTES) throw new Error(`the harness stopped: ${run.signal} ${run.stderr}`);
@@ -123,78 +147,76 @@ function compareBatch(
     const row = chosen[i];
     const one = cases.subarray(i * CASE_BYTES, (i + 1) * CASE_BYTES);
     const expected = run.stdout.subarray(i * RESULT_BYTES, (i + 1) * RESULT_BYTES);
-    const what = runCase(machine, one, expected, row, narrow);
+    const what = runCase(machine, one, expected, row, bits);
     const code = Buffer.from(one.subarray(0, one[16])).toString('hex');
-    seen.add(formOf(row, one, narrow));
+    seen.add(formOf(row, one, bits));
     if (what === LAST_PLACE) lastPlaces++;
-    else if (what && !isUndefined(row, one)) mismatches.push({ row, narrow, code, what });
+    else if (what && !isUndefined(row, one)) mismatches.push({ row, bits, code, what });
   }
   return lastPlaces;
 }
 
 /** Mode, row, what its operands are, and the prefixes (or VEX.W) that choose among them. */
-function formOf(row: Row, one: Uint8Array, narrow: boolean): string {
+function formOf(row: Row, one: Uint8Array, bits: Bits): string {
   const code = one.subarray(0, one[16]);
   if (row.vex) {
     const vex = code.indexOf(0xc4);
     const place = code[vex + 4] >= 0xc0 ? 'register' : 'memory';
-    return `${narrow} vex ${row.map} ${row.opcode} ${row.digit} ${row.prefix} ${code[vex + 2] >> 7} ${place}`;
+    return `${bits} vex ${row.map} ${row.opcode} ${row.digit} ${row.prefix} ${code[vex + 2] >> 7} ${place}`;
   }
   const size = code.indexOf(0x66) >= 0 ? 2 : 0;
   const map = [[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]][row.map];
   const at = code.findIndex((_, i) => [...map, row.opcode].every((byte, k) => code[i + k] === byte)) + map.length + 1;
   const place = row.modrm ? (code[at] >= 0xc0 ? 'register' : 'memory') : '';
-  return `${narrow} ${row.map} ${row.opcode} ${row.digit} ${row.prefix} ${row.operands.join()} ${size} ${place}`;
+  return `${bits} ${row.map} ${row.opcode} ${row.digit} ${row.prefix} ${row.operands.join()} ${size} ${place}`;
 }
 
 /** '' when the results are equal. */
-function runCase(machine: BareMachine, one: Uint8Array, expected: Uint8Array, row: Row, narrow: boolean): string {
+function runCase(machine: BareMachine, one: Uint8Array, expected: Uint8Array, row: Row, bits: Bits): string {
   const { cpu, ram } = machine;
   const { state } = cpu;
   const at = cpu.layout.state;
-  const length = one[16];
-  cpu.code.invalidate(ram.byteOffset + CODE);
-  ram.set(one.subarray(0, length), CODE);
-  ram[CODE + length] = 0xf4;
-  ram[CODE + length + JUMP] = 0xf4;
+  const input = new DataView(one.buffer, one.byteOffset);
+  const placed = placeCode(machine, one, bits);
   cpu.code.invalidate(ram.byteOffset + DATA);
   ram.set(one.subarray(WINDOW_AT, WINDOW_AT + WINDOW), DATA);
+  for (const edge of EDGES) ram.fill(0, edge, edge + EDGE);
   state.bytes.set(one.subarray(24, 24 + 128), at);
-  const input = new DataView(one.buffer, one.byteOffset);
   state.rflags = input.getUint32(24 + 128, true);
   state.set(MXCSR, input.getUint32(24 + 136, true));
   state.bytes.set(one.subarray(24 + 144, 24 + 400), at + XMM);
   loadFpu(machine, input);
-  state.setPair(LINEAR_RIP, CODE, 0);
+  state.setPair(LINEAR_RIP, placed.start, 0);
   const why = cpu.run(1000);
   const view = new DataView(expected.buffer, expected.byteOffset);
   const vector = Number(view.getBigInt64(RESULT_BYTES - 16, true));
-  const exit = CODE + length + 1 + (view.getInt32(RESULT_BYTES - 8, true) ? JUMP : 0);
+  const exit = placed.exits[view.getInt32(RESULT_BYTES - 8, true) ? 1 : 0] + 1;
   if (why === EXIT_EXCEPTION) {
-    if (vector !== cpu.intercepted.vector) return `vector ${cpu.intercepted.vector}, expected ${vector}`;
+    if (vector !== cpu.intercepted.vector) return `vector ${cpu.intercepted.vector}, expected ${vector}${inputs(one)}`;
+    const [ip, theirIp] = [state.get(LINEAR_RIP) - (bits === 16 ? state.get(CS_BASE) : 0), view.getUint32(140, true)];
+    if (ip !== theirIp) return `faults at ${ip.toString(16)}, expected ${theirIp.toString(16)}`;
   } else if (why !== EXIT_HALT) {
     return `exit ${why} ${cpu.unsupported}`;
   } else if (vector !== -1) {
-    return `no fault, expected vector ${vector}`;
+    return `no fault, expected vector ${vector}${inputs(one)}`;
   } else if (state.get(LINEAR_RIP) !== exit) {
     return `ends at ${state.get(LINEAR_RIP).toString(16)}, expected ${exit.toString(16)}`;
   }
-  const names = 'rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15'.split(' ');
-  for (let i = 0; i < (narrow ? 8 : 16); i++) {
-    const ours = BigInt.asUintN(narrow ? 32 : 64, state.big(i * 8));
-    const theirs = BigInt.asUintN(narrow ? 32 : 64, view.getBigUint64(i * 8, true));
-    if (ours !== theirs) return `${names[i]} ${ours.toString(16)}, expected ${theirs.toString(16)}${inputs(one, names)}`;
+  for (let i = 0; i < (bits === 64 ? 16 : 8); i++) {
+    const ours = BigInt.asUintN(bits === 64 ? 64 : 32, state.big(i * 8));
+    const theirs = BigInt.asUintN(bits === 64 ? 64 : 32, view.getBigUint64(i * 8, true));
+    if (ours !== theirs) return `${NAMES[i]} ${ours.toString(16)}, expected ${theirs.toString(16)}${inputs(one)}`;
   }
   const mask = 0xcd5 & ~(vector >= 0 ? 0 : undefinedFlags(row));
   const flags = state.rflags & mask;
   const theirFlags = view.getUint32(128, true) & mask;
-  if (flags !== theirFlags) return `flags ${flags.toString(16)}, expected ${theirFlags.toString(16)}${inputs(one, names)}`;
+  if (flags !== theirFlags) return `flags ${flags.toString(16)}, expected ${theirFlags.toString(16)}${inputs(one)}`;
   const mxcsr = view.getUint32(136, true);
   if (state.get(MXCSR) !== mxcsr) {
     const before = input.getUint32(24 + 136, true);
     return `mxcsr ${state.get(MXCSR).toString(16)}, expected ${mxcsr.toString(16)}, was ${before.toString(16)} ${operands(one)}`;
   }
-  for (let i = 0; i < (narrow ? 128 : 256); i++) {
+  for (let i = 0; i < (bits === 64 ? 256 : 128); i++) {
     if (state.bytes[at + XMM + i] !== expected[144 + i]) {
       const from = (i >> 4) * 16;
       const hex = (b: Uint8Array, o: number) => Buffer.from(b.subarray(o, o + 16)).toString('hex');
@@ -204,7 +226,31 @@ function runCase(machine: BareMachine, one: Uint8Array, expected: Uint8Array, ro
   for (let i = 0; i < WINDOW; i++) {
     if (ram[DATA + i] !== expected[400 + i]) return `memory at ${i}: ${ram[DATA + i]}, expected ${expected[400 + i]}`;
   }
+  for (const [i, edge] of EDGES.entries()) {
+    const theirs = expected.subarray(RESULT_EDGES_AT + i * EDGE, RESULT_EDGES_AT + (i + 1) * EDGE);
+    const differs = theirs.findIndex((byte, k) => byte !== ram[edge + k]);
+    if (differs >= 0) return `memory at an end of the stack segment: ${ram[edge + differs]}, expected ${theirs[differs]}`;
+  }
   return compareFpu(machine, row, one, view);
+}
+
+/** Writes code and HLT at both exits; linear addresses of all three. */
+function placeCode(machine: BareMachine, one: Uint8Array, bits: Bits): { start: number; exits: readonly number[] } {
+  const { cpu, ram } = machine;
+  const length = one[16];
+  let [base, ip, mask] = [0, CODE, -1];
+  if (bits === 16) {
+    useCodeSegment(machine, one[21]);
+    [base, ip, mask] = [CODE_SEGMENTS[one[21]], one[22] | (one[23] << 8), 0xffff];
+  }
+  const place = (distance: number, byte: number): number => {
+    const linear = base + ((ip + distance) & mask);
+    cpu.code.invalidate(ram.byteOffset + (linear & ~4095));
+    ram[linear] = byte;
+    return linear;
+  };
+  for (let i = 0; i < length; i++) place(i, one[i]);
+  return { start: base + ip, exits: [length, length + JUMP].map((distance) => place(distance, HLT)) };
 }
 
 function loadFpu({ cpu }: BareMachine, input: DataView): void {
@@ -270,8 +316,8 @@ function operands(one: Uint8Array): string {
   return `xmm ${[0, 1, 2, 3, 4, 5, 6, 7].map((i) => hex(168 + i * 16, 16)).join(' ')}`;
 }
 
-function inputs(one: Uint8Array, names: readonly string[]): string {
+function inputs(one: Uint8Array): string {
   const view = new DataView(one.buffer, one.byteOffset);
-  const registers = names.slice(0, 4).map((name, i) => `${name}=${view.getBigUint64(24 + i * 8, true).toString(16)}`);
+  const registers = NAMES.slice(0, 8).map((name, i) => `${name}=${view.getBigUint64(24 + i * 8, true).toString(16)}`);
   return ` (${registers.join(' ')} flags=${view.getUint32(24 + 128, true).toString(16)})`;
 }

@@ -318,7 +318,7 @@ export class Decoder {
     let variant = this.#addressKind();
     if (row.jump) {
       this.target = immediate + next;
-      variant = this.target >= 0 && this.target < 4096 ? 0 : 1;
+      variant = size === 4 && this.#mode === MODE_16 ? 2 : this.target >= 0 && this.target < 4096 ? 0 : 1;
       immediate = this.target | 0;
       immediateHigh = Math.floor(this.target / 4294967296);
     }

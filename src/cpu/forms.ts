@@ -32,7 +32,7 @@ export interface Handler {
 
 /** Which variant of a row: index of the operand size, then of the memory kind. */
 export const VARIANT_KINDS = 4;
-/** Kinds of memory operands by their index in a variant; 0 is a register. */
+/** Kinds of memory operands by their index in a variant; 0 is a register. Jumps have their own: near, far, checked. */
 export const MEMORY_KINDS = ['r', 'm', 'n', 'x'];
 
 export interface DecodedRow extends Row {
@@ -126,7 +126,8 @@ function operandKinds(row: Row, v: number, memory: string, jump: string): Operan
       case '1':
         return { kind: 'i', bytes };
       case 'J':
-        return { kind: jump, bytes };
+        // Even of one byte, its target is as wide as the others'.
+        return { kind: jump, bytes: v };
       default:
         return { kind: 'r', bytes };
     }
@@ -235,7 +236,7 @@ function placeVariants(builder: Builder, row: Row, v: number): ({ hot: boolean; 
   if (typeof row.semantics === 'string') return none;
   if (row.operands[0]?.[0] === 'J') {
     const [near, far] = ['j', 'k'].map((jump) => builder.place(row, operandKinds(row, v, 'r', jump)));
-    return [near, far, null, null];
+    return [near, far, v === 4 ? builder.place(row, operandKinds(row, v, 'r', 'l')) : null, null];
   }
   const kinds = kindsOf(row);
   const hot = row.flags.has('hot');

@@ -13,6 +13,7 @@
  *      i    immediate
  *      j    relative target in the same page: the record has a link
  *      k    relative target elsewhere
+ *      l    relative target of 32 bits in 16-bit code, mostly beyond its segment's end
  */
 import {
   add,
@@ -20,6 +21,7 @@ import {
   and,
   and32,
   eq32,
+  gtU,
   isZero32,
   k32,
   k64,
@@ -51,6 +53,7 @@ import type { Stage, StagedWrite } from './stage.ts';
 import {
   CODE_MASK,
   CS_BASE,
+  CS_LIMIT,
   FLAG_CARRY,
   FLAG_RESULT,
   FPR,
@@ -74,6 +77,8 @@ import {
   TLB_WRITE_TAG,
 } from './state.ts';
 import { I32, I64, V128 } from './wasm-encoder.ts';
+
+const VECTOR_GP = 13;
 
 /** Locals of the function, and whether it counts loads and stores. */
 export interface StageFrame {
@@ -152,6 +157,7 @@ export class InterpreterStage implements Stage {
       case 'i':
       case 'j':
       case 'k':
+      case 'l':
         return this.keep(loadFrom(I64, bytes, this.#pc, R_IMMEDIATE));
       default:
         return this.load(this.linearAddress(), bytes);
@@ -380,14 +386,41 @@ export class InterpreterStage implements Stage {
     return this.keep(and(sub(linear, this.state(CS_BASE, 8)), this.state(CODE_MASK, 8)));
   }
 
+  /** Linear, and not wrapped around. */
+  #relativeTarget(): Value {
+    return add(this.state(RIP_PAGE, 8), loadFrom(I64, 8, this.#pc, R_IMMEDIATE));
+  }
+
+  /** As an offset in the code segment, which a 16-bit one wraps around. */
+  #relativeOffset(): Value {
+    const offset = sub(this.#relativeTarget(), this.state(CS_BASE, 8));
+    return this.keep(zeroExtend(offset, this.#operands[0].bytes));
+  }
+
+  get checksRelative(): boolean {
+    const { kind, bytes } = this.#operands[0];
+    return kind === 'l' || bytes === 2;
+  }
+
+  checkRelative(): void {
+    if (!this.checksRelative) return;
+    this.when(gtU(this.#relativeOffset(), this.state(CS_LIMIT, 4)), () => this.raise(VECTOR_GP));
+  }
+
   jumpRelative(): void {
-    const { kind } = this.#operands[0];
+    const { kind, bytes } = this.#operands[0];
+    if (bytes === 2) {
+      // A target that doesn't wrap around is where the record has it.
+      const plain = sub(this.#relativeTarget(), this.state(CS_BASE, 8));
+      if (kind === 'j') this.when(leU(plain, k64(0xffff)), () => this.#exits.link());
+      this.jump(this.#relativeOffset());
+      return;
+    }
     if (kind === 'j') {
       this.#exits.link();
       return;
     }
-    const target = add(this.state(RIP_PAGE, 8), loadFrom(I64, 8, this.#pc, R_IMMEDIATE));
-    this.#f.set(this.#targetLocal, and(target, this.state(CODE_MASK, 8)));
+    this.#f.set(this.#targetLocal, and(this.#relativeTarget(), this.state(CODE_MASK, 8)));
     this.#exits.jump();
   }
 

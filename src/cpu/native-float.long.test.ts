@@ -42,6 +42,6 @@ describe.skipIf(!built).each(KINDS)('%s, against the processor of this machine',
     mismatches += outcome.mismatches.length;
     lastPlaces += outcome.lastPlaces;
     for (const form of outcome.seen) forms.add(form);
-    expect(outcome.mismatches.map((m) => `${m.narrow ? 32 : 64} ${m.row.name} ${m.code}: ${m.what}`)).toEqual([]);
+    expect(outcome.mismatches.map((m) => `${m.bits} ${m.row.name} ${m.code}: ${m.what}`)).toEqual([]);
   });
 });

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
-import { compare } from '../../cpu-check/compare.ts';
+import { compare, refusal } from '../../cpu-check/compare.ts';
 import { INSTRUCTION_TABLE } from './table/table.ts';
 import { distances, FUNCTIONS } from '../../cpu-check/transcendental.ts';
 
@@ -20,11 +20,14 @@ const built =
 
 afterAll(() => rmSync(directory, { recursive: true }));
 
+const refused = built ? refusal(harness) : '';
+if (refused) console.info(`16-bit code is skipped: ${refused}`);
+
 // Needs an x86-64 Linux with gcc.
 describe.skipIf(!built)('single instructions, against the processor of this machine', () => {
   it('have the same results, flags and faults', () => {
     const { mismatches, forms, seen, lastPlaces } = compare(harness, 20_000, 10_000);
-    expect(mismatches.map((m) => `${m.narrow ? 32 : 64} ${m.row.name} ${m.code}: ${m.what}`)).toEqual([]);
+    expect(mismatches.map((m) => `${m.bits} ${m.row.name} ${m.code}: ${m.what}`)).toEqual([]);
     expect(forms).toBeGreaterThan(400);
     expect(lastPlaces).toBeLessThan(10);
     // Each instruction behind VEX, in 64-bit and in 32-bit code.
@@ -34,6 +37,18 @@ describe.skipIf(!built)('single instructions, against the processor of this mach
     expect(new Set(behindVex).size).toBe(2 * INSTRUCTION_TABLE.filter((row) => row.vex).length);
   });
 });
+
+// And an LDT.
+describe.skipIf(!built || refused !== '')(
+  'single instructions of 16-bit code, against the processor of this machine',
+  () => {
+    it('have the same results, flags and faults', () => {
+      const { mismatches, forms } = compare(harness, 30_000, 6000, undefined, [16]);
+      expect(mismatches.map((m) => `${m.bits} ${m.row.name} ${m.code}: ${m.what}`)).toEqual([]);
+      expect(forms).toBeGreaterThan(1500);
+    });
+  },
+);
 
 describe.skipIf(!built)("x87's transcendental functions, against the processor of this machine", () => {
   it('differ by one unit in the last place at most', () => {

@@ -72,6 +72,10 @@ export interface Stage {
   raise(vector: number): void;
   /** Offset of the next instruction in its code segment, as CALL pushes it. */
   nextRip(): Value;
+  /** Are there relative targets that must be held against the limit of the code segment? */
+  readonly checksRelative: boolean;
+  /** Raises #GP if the operand (a relative target) is one and lies beyond. Before anything of the instruction has happened. */
+  checkRelative(): void;
   /** Jumps to the operand (a relative target). Ends the instruction, in the branch of `when` that it stands in. */
   jumpRelative(): void;
   /** Jumps to an offset in the code segment. */

@@ -159,6 +159,8 @@ export const SS = 2;
 export const DS = 3;
 export const FS = 4;
 export const GS = 5;
+/** In the table above. */
+export const CS_LIMIT = SEGMENTS + CS * SEGMENT_BYTES + SEGMENT_LIMIT;
 export const LDTR = 6;
 export const TR = 7;
 

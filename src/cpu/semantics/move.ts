@@ -11,6 +11,7 @@ import {
   shrS,
   shrU,
   signExtend,
+  sub,
   type Value,
   widen,
   xor,
@@ -60,8 +61,7 @@ export const POP: Semantics = (s) => {
 export const LEAVE: Semantics = (s) => {
   const bytes = s.bytes(0);
   const value = s.stackLoad(s.register(RBP, 8), bytes);
-  s.setState(RSP, 8, s.register(RBP, 8));
-  s.popped(bytes);
+  s.popped(bytes, sub(s.register(RBP, 8), s.register(RSP, 8)));
   s.setRegister(RBP, bytes, value);
 };
 

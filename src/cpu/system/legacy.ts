@@ -9,7 +9,7 @@ import {
   type HelperFunction,
   invalidOpcode,
   isMemory,
-  loadOperand,
+  loadPart,
   NEXT,
   readWord,
   sizeOf,
@@ -93,9 +93,9 @@ const bound: HelperFunction = (cpu, record) => {
   const bytes = sizeOf(cpu, record);
   const shift = 32 - bytes * 8;
   const signed = (value: number) => (value << shift) >> shift;
-  if (!loadOperand(cpu, record, 0, bytes)) return FAULT;
+  if (!loadPart(cpu, record, 0, bytes)) return FAULT;
   const lower = signed(memory.lo);
-  if (!loadOperand(cpu, record, bytes, bytes)) return FAULT;
+  if (!loadPart(cpu, record, bytes, bytes)) return FAULT;
   const index = signed(state.get(field(cpu, record, 0)));
   return index < lower || index > signed(memory.lo) ? fault(cpu, 5) : NEXT;
 };

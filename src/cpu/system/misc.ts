@@ -179,7 +179,10 @@ const unavailable: HelperFunction = (cpu, record) => {
   return undefinedHere ? invalidOpcode(cpu) : fault(cpu, 7);
 };
 
-/** Bytes of one register, where another one has its sign bits set, to memory at rDI. Not even read where it hasn't. */
+/**
+ * Bytes of one register, where another one has its sign bits set, to memory at rDI. All of the operand must be writable, even under a mask
+ * of zeros: what processors do differs there, and this is AMD's. Each half has an address of its own, which wraps around as its size has it.
+ */
 const maskedMove = (base: number, bytes: number): HelperFunction => {
   return (cpu, record) => {
     const { state, memory } = cpu;
@@ -187,11 +190,12 @@ const maskedMove = (base: number, bytes: number): HelperFunction => {
     const mask = at + field(cpu, record, 1);
     const value = at + field(cpu, record, 0);
     const bits = 64 - state.bytes[record + R_ADDRESS_SHIFT];
-    const start = BigInt.asUintN(bits, state.big(RDI)) + state.big(state.bytes[record + R_SEGMENT]);
+    const segment = state.big(state.bytes[record + R_SEGMENT]);
+    const halves = [0n, 8n].map((distance) => BigInt.asUintN(bits, state.big(RDI) + distance) + segment);
     for (const store of [false, true]) {
       for (let i = 0; i < bytes; i++) {
-        if (!(state.bytes[mask + i] & 128)) continue;
-        const to = (start + BigInt(i)) & state.big(LINEAR_MASK);
+        if (store && !(state.bytes[mask + i] & 128)) continue;
+        const to = (halves[i >> 3] + BigInt(i & 7)) & state.big(LINEAR_MASK);
         const access = programAccess(cpu) | ACCESS_WRITE;
         if (!store && memory.access(low(to), high(to), 1, access, false, false) === 0) return FAULT;
         if (store && !memory.store(low(to), high(to), 1, programAccess(cpu), state.bytes[value + i])) return FAULT;

@@ -1,5 +1,5 @@
 /** What a TypeScript instruction answers, and how it reaches its operands. */
-import { ACCESS_USER } from '../bus.ts';
+import { ACCESS_USER, ACCESS_WRITE } from '../bus.ts';
 import type { Cpu } from '../cpu.ts';
 import {
   META_MEMORY,
@@ -58,19 +58,19 @@ export function programAccess(cpu: Cpu): number {
   return cpu.state.get(CPL) === 3 ? ACCESS_USER : 0;
 }
 
-/** Effective address of the memory operand. */
-export function effective(cpu: Cpu, record: number): bigint {
+/** Effective address of the memory operand, or at a distance from it. */
+export function effective(cpu: Cpu, record: number, distance = 0): bigint {
   const { state } = cpu;
   const base = state.big(state.bytes[record + R_BASE]);
   const index = state.big(state.bytes[record + R_INDEX]) << BigInt(state.bytes[record + R_SCALE]);
   const displacement = state.view.getBigInt64(record + R_DISPLACEMENT, true);
-  return BigInt.asUintN(64 - state.bytes[record + R_ADDRESS_SHIFT], base + index + displacement);
+  return BigInt.asUintN(64 - state.bytes[record + R_ADDRESS_SHIFT], base + index + displacement + BigInt(distance));
 }
 
-/** Linear address of the memory operand. */
-export function linear(cpu: Cpu, record: number): bigint {
+/** Linear address of the memory operand; or of a part of it that has an effective address of its own. */
+export function linear(cpu: Cpu, record: number, distance = 0): bigint {
   const { state } = cpu;
-  return (effective(cpu, record) + state.big(state.bytes[record + R_SEGMENT])) & state.big(LINEAR_MASK);
+  return (effective(cpu, record, distance) + state.big(state.bytes[record + R_SEGMENT])) & state.big(LINEAR_MASK);
 }
 
 export const low = (value: bigint): number => Number(BigInt.asIntN(32, value));
@@ -81,6 +81,25 @@ export function loadOperand(cpu: Cpu, record: number, distance: number, bytes: n
   const at = linear(cpu, record) + BigInt(distance);
   const stack = (meta(cpu, record) & META_STACK) !== 0;
   return cpu.memory.load(low(at), high(at), bytes, programAccess(cpu), stack);
+}
+
+/** The same of a part whose address wraps around as the address size has it. */
+export function loadPart(cpu: Cpu, record: number, distance: number, bytes: number): boolean {
+  const at = linear(cpu, record, distance);
+  return cpu.memory.load(low(at), high(at), bytes, programAccess(cpu), (meta(cpu, record) & META_STACK) !== 0);
+}
+
+export function storePart(cpu: Cpu, record: number, distance: number, bytes: number, lo: number, hi = 0): boolean {
+  const at = linear(cpu, record, distance);
+  const stack = (meta(cpu, record) & META_STACK) !== 0;
+  return cpu.memory.store(low(at), high(at), bytes, programAccess(cpu), lo, hi, stack);
+}
+
+/** False after the exception that `storePart` would end in. */
+export function mayStorePart(cpu: Cpu, record: number, distance: number, bytes: number): boolean {
+  const at = linear(cpu, record, distance);
+  const stack = (meta(cpu, record) & META_STACK) !== 0;
+  return cpu.memory.access(low(at), high(at), bytes, programAccess(cpu) | ACCESS_WRITE, false, stack) !== 0;
 }
 
 export function storeOperand(cpu: Cpu, record: number, distance: number, bytes: number, lo: number, hi = 0): boolean {

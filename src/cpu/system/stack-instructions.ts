@@ -1,4 +1,5 @@
 /** Rarer instructions of the stack: flags, segments, frames, all registers at once. */
+import { ACCESS_WRITE } from '../bus.ts';
 import type { Cpu } from '../cpu.ts';
 import { R_IMMEDIATE } from '../record.ts';
 import { loadSegment, selectorOf } from '../segments.ts';
@@ -22,10 +23,10 @@ const RFLAGS_TF = 1 << 8;
 const RFLAGS_IF = 1 << 9;
 const RFLAGS_AC = 1 << 18;
 
-/** Linear address of a place on the stack. */
-function stackTop(cpu: Cpu, distance: number): [number, number] {
+/** Linear address of a place on the stack, at a distance from a register. */
+function stackTop(cpu: Cpu, distance: number, register = RSP): [number, number] {
   const { state } = cpu;
-  const pointer = (state.big(RSP) + BigInt(distance)) & state.big(STACK_MASK);
+  const pointer = (state.big(register) + BigInt(distance)) & state.big(STACK_MASK);
   const at = BigInt.asUintN(64, pointer + state.big(SS_BASE)) & state.big(LINEAR_MASK);
   return [low(at), high(at)];
 }
@@ -76,22 +77,26 @@ const enter: HelperFunction = (cpu, record) => {
   const frame = state.view.getUint16(record + R_IMMEDIATE, true);
   const level = state.bytes[record + R_IMMEDIATE + 2] & 31;
   const access = programAccess(cpu);
-  const mask = state.big(LINEAR_MASK);
-  const pointer = (state.big(RSP) - BigInt(bytes)) & mask;
+  const mask = state.big(STACK_MASK);
+  const old = state.big(RSP);
+  const pointer = (old & ~mask) | ((old - BigInt(bytes)) & mask);
   const words: bigint[] = [state.big(RBP)];
   for (let i = 1; i < level; i++) {
-    const at = (state.big(RBP) - BigInt(i * bytes) + state.big(SS_BASE)) & mask;
-    if (!memory.load(low(at), high(at), bytes, access, true)) return FAULT;
+    const [lo, hi] = stackTop(cpu, -i * bytes, RBP);
+    if (!memory.load(lo, hi, bytes, access, true)) return FAULT;
     words.push((BigInt(memory.hi >>> 0) << 32n) | BigInt(memory.lo >>> 0));
   }
   if (level > 0) words.push(pointer);
   for (let i = 0; i < words.length; i++) {
-    const at = (pointer - BigInt(i * bytes) + state.big(SS_BASE)) & mask;
-    if (!memory.store(low(at), high(at), bytes, access, low(words[i]), high(words[i]), true)) return FAULT;
+    const [lo, hi] = stackTop(cpu, -(i + 1) * bytes);
+    if (!memory.store(lo, hi, bytes, access, low(words[i]), high(words[i]), true)) return FAULT;
   }
+  const moved = old - BigInt(words.length * bytes + frame);
+  // It must be possible to write there, too.
+  const [lo, hi] = stackTop(cpu, -words.length * bytes - frame);
+  if (memory.access(lo, hi, bytes, access | ACCESS_WRITE, false, true) === 0) return FAULT;
   writeRegister(cpu, RBP, bytes, low(pointer), high(pointer));
-  const moved = (pointer - BigInt((words.length - 1) * bytes + frame)) & mask;
-  state.setBig(RSP, moved);
+  state.setBig(RSP, (old & ~mask) | (moved & mask));
   return NEXT;
 };
 
@@ -108,15 +113,15 @@ const pusha: HelperFunction = (cpu, record) => {
   return NEXT;
 };
 
+/** Registers that come before a fault are loaded by then; as the stack pointer isn't moved, the instruction can be done again. */
 const popa: HelperFunction = (cpu, record) => {
   const bytes = sizeOf(cpu, record);
-  const words: number[] = [];
   for (let i = 0; i < 8; i++) {
     const [lo, hi] = stackTop(cpu, bytes * i);
     if (!cpu.memory.load(lo, hi, bytes, programAccess(cpu), true)) return FAULT;
-    words.unshift(cpu.memory.lo);
+    const register = PUSHED[7 - i];
+    if (register !== RSP) writeRegister(cpu, register, bytes, cpu.memory.lo);
   }
-  for (let i = 0; i < 8; i++) if (PUSHED[i] !== RSP) writeRegister(cpu, PUSHED[i], bytes, words[i]);
   moveStack(cpu, 8 * bytes);
   return NEXT;
 };

@@ -52,8 +52,11 @@ const wide = (name: string, opcode: string, semantics: Semantics): Row[] =>
   row(name, `66 0f ${opcode} /r`, 'Vo,Wo', semantics, 'aligned');
 
 /** One that MMX has too. */
-const integer = (name: string, opcode: string, semantics: Semantics): Row[] =>
-  [wide(name, opcode, semantics), row(name, `np 0f ${opcode} /r`, 'Pq,Qq', semantics, 'mmx')].flat();
+const integer = (name: string, opcode: string, semantics: Semantics, operands = 'Pq,Qq'): Row[] =>
+  [wide(name, opcode, semantics), row(name, `np 0f ${opcode} /r`, operands, semantics, 'mmx')].flat();
+
+/** Of memory MMX reads the half that it needs. */
+const lower = (name: string, opcode: string, semantics: Semantics): Row[] => integer(name, opcode, semantics, 'Pq,Qd');
 
 /** A logical operation, whose float and double forms are the same. */
 const logic = (name: string, opcode: string, semantics: Semantics): Row[] =>
@@ -184,9 +187,9 @@ export const SSE: readonly Row[] = [
   row('shufpd', '66 0f c6 /r', 'Vo,Wo,Ib', v.SHUFPD, 'aligned'),
 
   // Integers
-  integer('punpcklbw', '60', v.unpack(1, false)),
-  integer('punpcklwd', '61', v.unpack(2, false)),
-  integer('punpckldq', '62', UNPACK_32_LOW),
+  lower('punpcklbw', '60', v.unpack(1, false)),
+  lower('punpcklwd', '61', v.unpack(2, false)),
+  lower('punpckldq', '62', UNPACK_32_LOW),
   integer('packsswb', '63', v.narrow(0x65)),
   integer('pcmpgtb', '64', v.direct(0x27)),
   integer('pcmpgtw', '65', v.direct(0x31)),

@@ -15,7 +15,7 @@ import {
   unpack,
 } from '../float/number.ts';
 import { convert } from '../float/operations.ts';
-import { high, loadOperand, low, storeOperand } from '../system/outcome.ts';
+import { high, loadOperand, loadPart, low, mayStorePart, storeOperand, storePart } from '../system/outcome.ts';
 import { environment, isEmpty, peekAt, pop, push, pushRaw, rawAt, settle, stackFault } from './registers.ts';
 
 const INDEFINITE_HEAD = 0xffff;
@@ -42,22 +42,31 @@ export function pushFloat(cpu: Cpu, value: Parts): void {
 }
 
 export function loadExtended(cpu: Cpu, record: number): boolean {
-  if (!loadOperand(cpu, record, 0, 8)) return false;
+  if (!loadPart(cpu, record, 0, 8)) return false;
   const significand = loaded(cpu);
-  if (!loadOperand(cpu, record, 8, 2)) return false;
+  if (!loadPart(cpu, record, 8, 2)) return false;
   pushRaw(cpu, significand, cpu.memory.lo);
   return true;
 }
 
+/** Ten bytes are two parts, and both must be writable before anything is noted. */
+const mayStoreTen = (cpu: Cpu, record: number): boolean =>
+  mayStorePart(cpu, record, 8, 2) && mayStorePart(cpu, record, 0, 8);
+
+function storeTen(cpu: Cpu, record: number, significand: bigint, head: number): void {
+  storePart(cpu, record, 8, 2, head);
+  storePart(cpu, record, 0, 8, low(significand), high(significand));
+}
+
 export function storeExtended(cpu: Cpu, record: number): boolean {
+  if (!mayStoreTen(cpu, record)) return false;
   let raw = rawAt(cpu, 0);
   if (isEmpty(cpu, 0)) {
     stackFault(false);
     raw = [INDEFINITE, INDEFINITE_HEAD];
   }
   if (!settle(cpu)) return true;
-  if (!storeOperand(cpu, record, 8, 2, raw[1])) return false;
-  if (!storeOperand(cpu, record, 0, 8, low(raw[0]), high(raw[0]))) return false;
+  storeTen(cpu, record, raw[0], raw[1]);
   pop(cpu);
   return true;
 }
@@ -83,10 +92,12 @@ function withoutMoves<T>(f: () => T): T {
 /** Storing a denormal number isn't an operation on it. */
 const withoutDenormalFlag = (a: Parts): Parts => ({ ...a, denormal: false });
 
-/** Stores unless an exception that isn't masked says no; before anything is noted, the memory must be there. */
+/** Stores unless an exception that isn't masked says no; even then, before anything is noted, the memory must be there. */
 function storeBits(cpu: Cpu, record: number, bytes: number, bits: bigint, popping: boolean): boolean {
   const stopped = (environment.flags & 0x1f & ~environment.masked) !== 0;
-  if (!stopped && !storeOperand(cpu, record, 0, bytes, low(bits), high(bits))) return false;
+  if (stopped ? !mayStorePart(cpu, record, 0, bytes) : !storeOperand(cpu, record, 0, bytes, low(bits), high(bits))) {
+    return false;
+  }
   if (stopped) {
     environment.flags &= ~INEXACT;
     environment.roundedUp = false;
@@ -114,9 +125,9 @@ export function storeInteger(cpu: Cpu, record: number, bytes: number, popping: b
 
 /** Eighteen decimal digits and a sign. */
 export function loadDecimal(cpu: Cpu, record: number): boolean {
-  if (!loadOperand(cpu, record, 0, 8)) return false;
+  if (!loadPart(cpu, record, 0, 8)) return false;
   const digits = loaded(cpu);
-  if (!loadOperand(cpu, record, 8, 2)) return false;
+  if (!loadPart(cpu, record, 8, 2)) return false;
   const top = cpu.memory.lo;
   let value = 0n;
   const all = (BigInt(top & 0xff) << 64n) | digits;
@@ -126,6 +137,7 @@ export function loadDecimal(cpu: Cpu, record: number): boolean {
 }
 
 export function storeDecimal(cpu: Cpu, record: number): boolean {
+  if (!mayStoreTen(cpu, record)) return false;
   let whole: bigint | null = null;
   let negative = false;
   if (isEmpty(cpu, 0)) {
@@ -146,10 +158,7 @@ export function storeDecimal(cpu: Cpu, record: number): boolean {
   else for (let i = 0n; i < 18n; i++, whole /= 10n) digits |= (whole % 10n) << (i * 4n);
   if (digits >> 76n === 0n && negative) digits |= 0x80n << 72n;
   const stopped = (environment.flags & 0x1f & ~environment.masked) !== 0;
-  if (!stopped) {
-    if (!storeOperand(cpu, record, 8, 2, Number(digits >> 64n))) return false;
-    if (!storeOperand(cpu, record, 0, 8, low(digits), high(digits))) return false;
-  }
+  if (!stopped) storeTen(cpu, record, digits, Number(digits >> 64n));
   settle(cpu);
   if (!stopped) pop(cpu);
   return true;
