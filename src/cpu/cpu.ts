@@ -373,7 +373,8 @@ export class Cpu {
   }
 
   /**
-   * Raises #DB if a breakpoint is at LINEAR_RIP, or ends the run if it is the debugger's. On Intel none is right behind a load of SS.
+   * Raises #DB if a breakpoint is at LINEAR_RIP, or ends the run if it is the debugger's. On Intel none is right behind a load of SS;
+   * elsewhere it reports what that load has held back as well, which must not follow the delivery, within the handler.
    */
   #breaksHere(flags: number): boolean {
     const { state } = this;
@@ -387,8 +388,10 @@ export class Cpu {
     if (flags & RFLAGS_RF) return false;
     if (this.sysenterInLongMode && this.shadowOfStack && this.shadowed) return false;
     const bits = found & ~HOST_HIT;
-    if (bits !== 0) this.debugFault(bits);
-    return bits !== 0;
+    if (bits === 0) return false;
+    this.debugFault(bits | this.memory.hits);
+    this.memory.hits = 0;
+    return true;
   }
 
   /** Raises #DB as a fault of the current instruction, with bits of DR6. */

@@ -104,6 +104,17 @@ describe('a breakpoint on data', () => {
     run(machine, `8e1425${hex(AT)} 90 90`);
     expect(hits(machine)).toEqual([1, 8, 2]);
   });
+
+  it('hit by a load of SS is told together with a breakpoint on the next instruction, and not in the handler', () => {
+    const machine = machineWith(3, 0);
+    const { cpu } = machine;
+    machine.ram[AT] = 0x18;
+    cpu.state.setPair(DR0, CODE + 7, 0);
+    cpu.state.set(DR7, cpu.state.get(DR7) | 2);
+    cpu.debugChanged();
+    run(machine, `8e1425${hex(AT)} 90 90`);
+    expect(hits(machine)).toEqual([1, 7, 3]);
+  });
 });
 
 describe('DR6', () => {
