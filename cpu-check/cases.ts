@@ -8,7 +8,7 @@ import type { Row } from '../src/cpu/table/row.ts';
 import { ES, SS } from '../src/cpu/state.ts';
 import { type Bits, Encoding, GPR_AT, WINDOW, WINDOW_AT } from './encode.ts';
 import type { Random } from './random.ts';
-import { DATA, EDGE, offsetIn } from './segmented.ts';
+import { chooseSegments, DATA, EDGE, isCode32, isStack32, offsetIn } from './segmented.ts';
 
 export const FPU_BYTES = 160;
 export const FPU_AT = WINDOW_AT + WINDOW;
@@ -59,18 +59,19 @@ export function writeCase(random: Random, row: Row, out: Uint8Array, at: number,
   for (let i = 0; i < 16; i++) view.setBigUint64(gpr + i * 8, random.value(), true);
   const stack = bits === 16 ? offsetIn(SS, DATA) : DATA;
   view.setBigUint64(gpr + 32, BigInt(stack + 128), true);
-  if (bits === 16) placeStack(random, row, view);
+  const segments = bits === 16 ? chooseSegments(random) : 0;
+  if (bits === 16) placeStack(random, row, view, isStack32(segments));
   view.setBigUint64(gpr + 128, BigInt((random.next() & 0x8d5) | 0x202 | (random.chance(4) ? 0x400 : 0)), true);
   view.setUint32(gpr + 136, row.flags.has('float') ? random.mxcsr() : 0x1f80, true);
   for (let i = 0; i < 32; i++) random.lane(view, gpr + 144 + i * 8);
   for (let i = 0; i < WINDOW; i += 8) random.lane(view, WINDOW_AT + i);
   writeFpu(random, row, view);
-  const encoding = new Encoding(random, row, view, bits);
+  const encoding = new Encoding(random, row, view, bits, segments);
   const bytes = encoding.bytes();
   out.set(bytes, at);
   view.setUint32(16, bytes.length, true);
   view.setUint8(20, MODES[bits]);
-  view.setUint8(21, encoding.codeSegment);
+  view.setUint8(21, segments);
   if (bits === 16) view.setUint16(22, encoding.ip, true);
   const from = bits === 16 ? offsetIn(encoding.sourceSegment, DATA) : DATA;
   if (/movs|stos|lods|cmps|scas/.test(row.name) && !row.modrm) {
@@ -80,7 +81,10 @@ export function writeCase(random: Random, row: Row, out: Uint8Array, at: number,
     view.setBigUint64(gpr + 56, BigInt(placeImplicit(random, bits, to + 96 + random.below(32))) | above, true);
     view.setBigUint64(gpr + 8, BigInt(random.below(row.opcode & 1 ? 9 : 40)) | above, true);
   }
-  if (row.name === 'leave' || row.name === 'enter') view.setBigUint64(gpr + 40, BigInt(stack + 64), true);
+  if (row.name === 'leave' || row.name === 'enter') {
+    view.setBigUint64(gpr + 40, BigInt(stack + 64 + random.below(80)), true);
+    if (bits === 16 && random.chance(isStack32(segments) ? 20 : 2)) view.setUint16(gpr + 42, random.next(), true);
+  }
   if (row.name.startsWith('maskmov')) view.setBigUint64(gpr + 56, BigInt(placeImplicit(random, bits, from + random.below(200))), true);
   if (row.name === 'xlat') view.setBigUint64(gpr + 24, BigInt(from), true);
   // Registers of 32-bit code have no more.
@@ -98,9 +102,9 @@ function placeImplicit(random: Random, bits: Bits, place: number): number {
   return bits === 16 && random.chance(8) ? (random.below(32) - 16) & 0xffff : place;
 }
 
-/** SP only counts: with anything above it, and sometimes where the stack wraps around. */
-function placeStack(random: Random, row: Row, view: DataView): void {
-  if (random.chance(2)) view.setUint16(GPR_AT + 34, random.next(), true);
+/** SP only counts, unless the `whole` of ESP does: with anything above it, and sometimes where the stack wraps around. */
+function placeStack(random: Random, row: Row, view: DataView, whole: boolean): void {
+  if (random.chance(whole ? 20 : 2)) view.setUint16(GPR_AT + 34, random.next(), true);
   if (!row.flags.has('f64') && random.chance(10)) view.setUint16(GPR_AT + 32, random.below(40) - 20, true);
 }
 
@@ -186,9 +190,16 @@ export function isUndefined(row: Row, one: Uint8Array): boolean {
   const length = one[16];
   const code = one.subarray(0, length);
   const prefixed = code.indexOf(0x66) >= 0 && code.indexOf(0x66) < code.indexOf(0x0f);
-  const half = prefixed !== (one[20] === MODES[16]);
+  const half = prefixed !== (one[20] === MODES[16] && !isCode32(one[21]));
   const count = row.operands[2] === 'C' ? one[24 + 8] : one[length - 1];
   return half && (count & 31) > 16;
+}
+
+/** FLDENV and FRSTOR: how much of the FPU's state they have loaded when they fault in their middle is nowhere defined. */
+export function loadsEnvironment(row: Row, one: Uint8Array): boolean {
+  if (row.name !== 'escape1' && row.name !== 'escape5') return false;
+  const modrm = one[one.indexOf(row.opcode) + 1];
+  return modrm < 0xc0 && ((modrm >> 3) & 7) === 4;
 }
 
 /** Flags that an instruction leaves undefined. */

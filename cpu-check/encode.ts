@@ -21,8 +21,8 @@ const RCX = 1;
 const RSP = 4;
 
 const ALL = [0, 1, 2, 3, 4, 5, 6, 7];
-/** Digits of ModRM with memory, by opcode: without environments. */
-const X87_MEMORY = [ALL, [0, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 7], ALL, ALL];
+/** Digits of ModRM with memory, by opcode: without stores of environments, which have addresses. */
+const X87_MEMORY = [ALL, [0, 2, 3, 4, 5, 7], ALL, [0, 1, 2, 3, 5, 7], ALL, [0, 1, 2, 3, 4, 7], ALL, ALL];
 const FBLD = 4;
 /** ModRM with registers: from, to. */
 const X87_REGISTERS: readonly (readonly [number, number][])[] = [
@@ -50,21 +50,23 @@ export class Encoding {
   #addressBytes = 8;
   /** The segment that a prefix of 16-bit code names, or -1. */
   #override = -1;
-  /** The code segment of 16-bit code. */
-  readonly codeSegment: number;
+  /** The segments of 16-bit code, as `segmented.ts` has them; 0 otherwise. With 32-bit code among them that is what it is. */
+  readonly segments: number;
+  readonly #defaultBytes: number;
   /** Where the instruction is: its offset in the code segment. */
   ip = CODE;
   /** Where a jump's target has to be written once the length is known: a register's number, or an address. */
   #targetRegister = -1;
   #targetAddress = 0;
 
-  constructor(random: Random, row: Row, view: DataView, bits: Bits) {
+  constructor(random: Random, row: Row, view: DataView, bits: Bits, segments: number) {
     this.#random = random;
     this.#row = row;
     this.#view = view;
     this.#bits = bits;
     this.#narrow = bits !== 64;
-    this.codeSegment = bits === 16 && random.chance(3) ? 1 : 0;
+    this.segments = segments;
+    this.#defaultBytes = segmented.isCode32(segments) ? 4 : bits / 8;
     this.#jump = random.chance(2) ? JUMP : 0;
   }
 
@@ -74,10 +76,14 @@ export class Encoding {
 
   bytes(): number[] {
     const bytes = this.#row.vex ? this.#behindVex() : this.#legacy();
-    if (this.#bits === 16) this.ip = this.codeSegment === 0 ? segmented.USUAL_IP : segmented.LAST_END - bytes.length;
+    if (this.#bits === 16) this.ip = this.#atEnd ? segmented.LAST_END - bytes.length : segmented.USUAL_IP;
     const end = this.ip + bytes.length + this.#jump;
     this.#aim(BigInt(this.#bits === 16 ? end & 0xffff : end));
     return bytes;
+  }
+
+  get #atEnd(): boolean {
+    return (this.segments & 3) === segmented.AT_END;
   }
 
   /** The effective segment of an operand that isn't on the stack by default. */
@@ -96,16 +102,16 @@ export class Encoding {
     const prefixes: number[] = [];
     if (random.chance(8)) {
       if (bits === 16) {
-        const [segment, prefix] = random.pick(segmented.OVERRIDES.slice(0, this.codeSegment === 0 ? 5 : 4));
+        const [segment, prefix] = random.pick(segmented.OVERRIDES.slice(0, this.#atEnd ? 4 : 5));
         this.#override = segment;
         prefixes.push(prefix);
       } else {
         prefixes.push(random.pick(bits === 32 ? [0x3e, 0x26, 0x36] : [0x3e, 0x26, 0x2e, 0x36]));
       }
     }
-    this.#addressBytes = bits / 8;
+    this.#addressBytes = this.#defaultBytes;
     if (bits === 32 || !random.chance(bits === 16 ? 3 : 6)) return prefixes;
-    this.#addressBytes = 4;
+    this.#addressBytes = this.#defaultBytes === 4 ? 2 : 4;
     return [0x67, ...prefixes];
   }
 
@@ -132,7 +138,7 @@ export class Encoding {
     const tail: number[] = [];
     const memory = row.modrm && this.#modrm(tail);
     if (memory && row.flags.has('lock') ? random.chance(4) : random.chance(40)) prefixes.unshift(0xf0);
-    this.#rest(tail, prefixes.includes(0x66) !== (this.#bits === 16));
+    this.#rest(tail, prefixes.includes(0x66) !== (this.#defaultBytes === 2));
     return [...prefixes, ...(this.#rex ? [this.#rex] : []), ...escape, row.opcode, ...tail];
   }
 

@@ -40,11 +40,24 @@
 
 enum mode { LONG, NARROW, SEGMENTED };
 
-/* Of 16-bit code, as cases-16.ts has them. The second code segment is for instructions at its end: jumps wrap around there. */
+enum contents { READ_ONLY = 1, DOWN = 2, CODE_SEGMENT = 4, BIG = 8 };
+
+/*
+ * Of 16-bit code, as segmented.ts has them. The second code segment is for instructions at its end: jumps wrap around there. Then ES, SS,
+ * DS, GS, and others for CS, SS and DS: 32-bit code, a 32-bit stack, what is read-only, what grows downwards.
+ */
 static const struct {
   uint32_t base;
-  int code;
-} segments[] = {{DATA - 0x0c00, 1}, {END_CODE + 0x400, 1}, {DATA - 0x9004, 0}, {DATA - 0x6ff8, 0}, {DATA - 0x8020, 0}, {DATA - 0x5003, 0}};
+  int contents;
+} segments[] = {{DATA - 0x0c00, CODE_SEGMENT}, {END_CODE + 0x400, CODE_SEGMENT},
+                {DATA - 0x9004, 0}, {DATA - 0x6ff8, 0}, {DATA - 0x8020, 0}, {DATA - 0x5003, 0},
+                {DATA - 0x0c00, CODE_SEGMENT | BIG}, {DATA - 0x6ff8, BIG}, {DATA - 0x8020, READ_ONLY}, {DATA - 0x8020, DOWN}};
+/* The last offset below what is in the one that grows downwards. */
+#define DOWN_LIMIT 0x8092
+
+/* By the case: its code segment, stack segment, data segment. */
+static const uint8_t code_segments[] = {0, 1, 6, 0}, stack_segments[] = {3, 7}, data_segments[] = {4, 8, 9, 4};
+
 #define STACK 3
 #define SELECTOR(n) ((n) << 3 | 7)
 #define SEGMENT_CODE (DATA + 0xf000)
@@ -62,8 +75,8 @@ struct test {
   uint8_t code[16];
   uint32_t length;
   uint8_t mode;
-  /* Of 16-bit code: which of its code segments, and where in it. */
-  uint8_t segment;
+  /* Of 16-bit code: which code segment (2 bits), stack segment (1) and data segment (2), and where in the first. */
+  uint8_t segments;
   uint16_t ip;
   struct registers r;
   uint8_t data[WINDOW];
@@ -191,12 +204,17 @@ static void wide_jump_to(uint8_t *at, uint32_t target) {
 /* Makes the segments of 16-bit code; 0, or an error's number. */
 static int make_segments(void) {
   for (unsigned i = 0; i < sizeof segments / sizeof segments[0]; i++) {
-    struct user_desc d = {.entry_number = i, .base_addr = segments[i].base, .limit = 0xffff, .contents = segments[i].code ? 2 : 0};
+    int contents = segments[i].contents;
+    struct user_desc d = {
+        .entry_number = i,
+        .base_addr = segments[i].base,
+        .limit = contents & DOWN ? DOWN_LIMIT : 0xffff,
+        .seg_32bit = !!(contents & BIG),
+        .contents = contents & CODE_SEGMENT ? MODIFY_LDT_CONTENTS_CODE : contents & DOWN ? MODIFY_LDT_CONTENTS_STACK : 0,
+        .read_exec_only = contents & READ_ONLY};
     if (syscall(SYS_modify_ldt, 0x11, &d, sizeof d)) return errno;
   }
   shared->es = SELECTOR(2);
-  shared->ss = SELECTOR(STACK);
-  shared->ds = SELECTOR(4);
   shared->gs = SELECTOR(5);
   return 0;
 }
@@ -204,14 +222,18 @@ static int make_segments(void) {
 /* Writes code and exits into their segment, around whose end they may go. */
 static void place_segmented(const struct test *t) {
   uint8_t exit[JUMP] = {0};
-  uint8_t *base = (uint8_t *)(uintptr_t)segments[t->segment].base;
+  int segment = code_segments[t->segments & 3];
+  uint8_t *base = (uint8_t *)(uintptr_t)segments[segment].base;
   for (unsigned i = 0; i < t->length; i++) base[(uint16_t)(t->ip + i)] = t->code[i];
   for (int which = 0; which < 2; which++) {
-    wide_jump_to(exit, STUBS + which * 0x40);
+    if (segments[segment].contents & BIG) far_jump_to(exit, STUBS + which * 0x40);
+    else wide_jump_to(exit, STUBS + which * 0x40);
     for (unsigned i = 0; i < 8; i++) base[(uint16_t)(t->ip + t->length + which * JUMP + i)] = exit[i];
   }
   shared->segmented.offset = t->ip;
-  shared->segmented.selector = SELECTOR(t->segment);
+  shared->segmented.selector = SELECTOR(segment);
+  shared->ss = SELECTOR(stack_segments[t->segments >> 2 & 1]);
+  shared->ds = SELECTOR(data_segments[t->segments >> 3 & 3]);
   shared->far.offset = STUBS + 0x200;
 }
 
@@ -233,7 +255,8 @@ static void handler(int signal, siginfo_t *info, void *context) {
 
 int main(int arguments, char **argument) {
   int prot = PROT_READ | PROT_WRITE;
-  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+  // All there from the start: what faults and is begun again shows what it has done before.
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_POPULATE;
   mmap((void *)STATE, 4096, prot, flags, -1, 0);
   mmap((void *)STUBS, 4096, prot | PROT_EXEC, flags, -1, 0);
   mmap((void *)CODE, 4096, prot | PROT_EXEC, flags, -1, 0);

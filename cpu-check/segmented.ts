@@ -11,8 +11,10 @@ export const DATA = 0x800000;
 
 export const END_CODE = 0x710000;
 export const END_BYTES = 0x11000;
-/** Two code segments: one that the window is in as well, and one for instructions at its end, which isn't a page's. */
-export const CODE_SEGMENTS = [DATA - 0x0c00, END_CODE + 0x400] as const;
+/** Code segments: one that the window is in as well, one for instructions at its end, which isn't a page's; the first for 32-bit code. */
+export const CODE_SEGMENTS = [DATA - 0x0c00, END_CODE + 0x400, DATA - 0x0c00] as const;
+export const AT_END = 1;
+export const CODE_32 = 2;
 /** Offset of usual instructions in the first. */
 export const USUAL_IP = 0xfc00;
 /** In the second, the end of an instruction: its first exit lies before the segment's end, the other behind its beginning. */
@@ -20,7 +22,6 @@ export const LAST_END = 0xfff4;
 
 // biome-ignore format: a table
 const BASES: Readonly<Record<number, number>> = { [CS]: CODE_SEGMENTS[0], [ES]: DATA - 0x9004, [SS]: DATA - 0x6ff8, [DS]: DATA - 0x8020, [GS]: DATA - 0x5003 };
-const DATA_SEGMENTS = [ES, SS, DS, GS];
 
 /** Prefixes, without CS for the second code segment. */
 export const OVERRIDES: readonly (readonly [segment: number, prefix: number])[] = [
@@ -38,24 +39,51 @@ export const EDGES = [BASES[SS], BASES[SS] + 0x10000 - EDGE] as const;
 /** Where the window, or another linear address, is in a segment. */
 export const offsetIn = (segment: number, linear: number): number => (linear - BASES[segment]) & 0xffff;
 
-const LDT_USER = 7;
-const CODE_16 = 0xfb00;
-const DATA_16 = 0xf300;
+const BIG = 1 << 22;
+const CODE = 0xfb00;
+const WRITABLE = 0xf300;
 
-/** As `native.c` has them: the LDT's first entries are the code segments. */
-export function loadSegments({ cpu }: BareMachine): void {
-  cpu.state.set(EFER, 0xd01);
-  for (const [i, index] of DATA_SEGMENTS.entries()) {
-    setSegmentRaw(cpu, index, ((i + 2) << 3) | LDT_USER, DATA_16, 0xffff, BASES[index], 0);
-  }
-  // What user mode has in FS.
-  setSegmentRaw(cpu, FS, 0, 0, 0, 0, 0);
-  useCodeSegment({ cpu }, 0);
+/** Numbers in the LDT, attributes and limits, as `native.c` has them. */
+// biome-ignore format: a table
+const CODES = [{ entry: 0, attributes: CODE }, { entry: 1, attributes: CODE }, { entry: 6, attributes: CODE | BIG }];
+const STACKS = [
+  { entry: 3, attributes: WRITABLE },
+  { entry: 7, attributes: WRITABLE | BIG },
+];
+const DATAS = [
+  { entry: 4, attributes: WRITABLE, limit: 0xffff },
+  { entry: 8, attributes: 0xf100, limit: 0xffff },
+  { entry: 9, attributes: 0xf700, limit: 0x8092 },
+];
+const selector = (entry: number): number => (entry << 3) | 7;
+
+/** Which segments a case has, as a byte of it: one of each table. */
+export const choice = (code: number, stack: number, data: number): number => code | (stack << 2) | (data << 3);
+export const isCode32 = (segments: number): boolean => (segments & 3) === CODE_32;
+export const isStack32 = (segments: number): boolean => ((segments >> 2) & 1) === 1;
+
+/** Segments of any kind: the usual ones mostly. */
+export function chooseSegments(random: Random): number {
+  const code = random.chance(3) ? AT_END : random.chance(3) ? CODE_32 : 0;
+  return choice(code, random.chance(4) ? 1 : 0, random.chance(4) ? 1 + random.below(2) : 0);
 }
 
-/** Takes one of the two code segments. */
-export function useCodeSegment({ cpu }: Pick<BareMachine, 'cpu'>, which: number): void {
-  setSegmentRaw(cpu, CS, (which << 3) | LDT_USER, CODE_16, 0xffff, CODE_SEGMENTS[which], 0);
+/** All segment registers; `useSegments` changes some of them. */
+export function loadSegments({ cpu }: BareMachine): void {
+  cpu.state.set(EFER, 0xd01);
+  setSegmentRaw(cpu, ES, selector(2), WRITABLE, 0xffff, BASES[ES], 0);
+  setSegmentRaw(cpu, GS, selector(5), WRITABLE, 0xffff, BASES[GS], 0);
+  // What user mode has in FS.
+  setSegmentRaw(cpu, FS, 0, 0, 0, 0, 0);
+  useSegments({ cpu }, 0);
+}
+
+/** Takes the CS, SS and DS of a case. */
+export function useSegments({ cpu }: Pick<BareMachine, 'cpu'>, segments: number): void {
+  const [code, stack, data] = [CODES[segments & 3], STACKS[(segments >> 2) & 1], DATAS[segments >> 3]];
+  setSegmentRaw(cpu, CS, selector(code.entry), code.attributes, 0xffff, CODE_SEGMENTS[segments & 3], 0);
+  setSegmentRaw(cpu, SS, selector(stack.entry), stack.attributes, 0xffff, BASES[SS], 0);
+  setSegmentRaw(cpu, DS, selector(data.entry), data.attributes, data.limit, BASES[DS], 0);
   segmentsChanged(cpu);
 }
 

@@ -1,6 +1,6 @@
 /** What 16-bit code in segments of 64 KiB has of its own, as a processor does it. */
 import { describe, expect, it } from 'vitest';
-import { CODE_SEGMENTS, loadSegments, offsetIn, useCodeSegment } from '../../cpu-check/segmented.ts';
+import { AT_END, choice, CODE_SEGMENTS, loadSegments, offsetIn, useSegments } from '../../cpu-check/segmented.ts';
 import { EXIT_EXCEPTION } from './bus.ts';
 import { CS_BASE, DS, FCW, FPR, FSW, LINEAR_RIP, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, SS } from './state.ts';
 import { type BareMachine, bareMachine, setRip } from './testing/bare-machine.ts';
@@ -12,7 +12,7 @@ type Registers = Partial<Record<keyof typeof REGISTERS, number>>;
 function machineWith(registers: Registers): BareMachine {
   const machine = bareMachine(16, 0);
   loadSegments(machine);
-  useCodeSegment(machine, 1);
+  useSegments(machine, AT_END);
   machine.cpu.interceptExceptions = -1;
   for (const [name, value] of Object.entries(registers)) {
     machine.cpu.state.setPair(REGISTERS[name as keyof typeof REGISTERS], value, 0);
@@ -85,6 +85,17 @@ describe('the stack of 16-bit code', () => {
   });
 });
 
+describe('a frame that faults in the middle', () => {
+  it('has pushed what comes before', () => {
+    // With SP alone the first load would be good; with EBP as it is now it isn't.
+    const machine = machineWith({ sp: 0x1000, bp: 0x20001234 });
+    useSegments(machine, choice(AT_END, 1, 0));
+    expect(run(machine, 'c8100002')).toBe('12 at f000');
+    expect([...machine.ram.subarray(at(SS, 0xffc), at(SS, 0x1000))]).toEqual([0, 0, 0x34, 0x12]);
+    expect(machine.cpu.state.get(RSP)).toBe(0x1000);
+  });
+});
+
 describe('at the end of a segment', () => {
   it('PUNPCKLBW of MMX reads four bytes', () => {
     const machine = machineWith({});
@@ -115,6 +126,13 @@ describe('at the end of a segment', () => {
     machine.cpu.state.set(FCW, 0x340);
     expect(run(machine, 'd91efdff')).toBe('13 at f000');
     expect(machine.cpu.state.get(FSW)).toBe(0x200);
+  });
+
+  it('the control word has no reserved bits after FLDENV', () => {
+    const machine = machineWith({});
+    machine.ram.fill(0xff, at(DS, 0x100), at(DS, 0x10e));
+    expect(run(machine, 'd9260001')).toBe('done, f004');
+    expect(machine.cpu.state.get(FCW)).toBe(0x1f7f);
   });
 
   it("BOUND's second number wraps around", () => {

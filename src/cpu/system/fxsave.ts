@@ -11,7 +11,7 @@ import {
   NEXT,
   storeOperand,
 } from './outcome.ts';
-import { refreshSummary, setStatusWord, slot, statusWord } from '../x87/registers.ts';
+import { refreshSummary, setControlWord, setStatusWord, slot, statusWord } from '../x87/registers.ts';
 
 export const MXCSR_KNOWN = 0xffff;
 
@@ -58,7 +58,7 @@ export function loadX87(cpu: Cpu, record: number, initial: boolean): boolean {
   const { state } = cpu;
   const words = initial ? new Int32Array(40) : readArea(cpu, record, 0, 20);
   if (!words) return false;
-  state.set(FCW, initial ? 0x37f : (words[0] & 0xffff) | 0x40);
+  setControlWord(cpu, initial ? 0x37f : words[0]);
   setStatusWord(cpu, words[0] >>> 16);
   refreshSummary(cpu);
   state.set(FTAGS, words[1] & 255);

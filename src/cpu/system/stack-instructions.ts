@@ -70,7 +70,7 @@ const popSegment = (index: number): HelperFunction => {
   };
 };
 
-/** ENTER with its chain of frames. */
+/** ENTER with its chain of frames. What comes before a fault has been pushed by then, below a stack pointer that isn't moved. */
 const enter: HelperFunction = (cpu, record) => {
   const { state, memory } = cpu;
   const bytes = sizeOf(cpu, record);
@@ -80,20 +80,21 @@ const enter: HelperFunction = (cpu, record) => {
   const mask = state.big(STACK_MASK);
   const old = state.big(RSP);
   const pointer = (old & ~mask) | ((old - BigInt(bytes)) & mask);
-  const words: bigint[] = [state.big(RBP)];
+  let pushed = 0;
+  const push = (lo: number, hi: number): boolean => {
+    pushed += bytes;
+    const [at, atHigh] = stackTop(cpu, -pushed);
+    return memory.store(at, atHigh, bytes, access, lo, hi, true);
+  };
+  if (!push(state.get(RBP), state.high(RBP))) return FAULT;
   for (let i = 1; i < level; i++) {
     const [lo, hi] = stackTop(cpu, -i * bytes, RBP);
-    if (!memory.load(lo, hi, bytes, access, true)) return FAULT;
-    words.push((BigInt(memory.hi >>> 0) << 32n) | BigInt(memory.lo >>> 0));
+    if (!memory.load(lo, hi, bytes, access, true) || !push(memory.lo, memory.hi)) return FAULT;
   }
-  if (level > 0) words.push(pointer);
-  for (let i = 0; i < words.length; i++) {
-    const [lo, hi] = stackTop(cpu, -(i + 1) * bytes);
-    if (!memory.store(lo, hi, bytes, access, low(words[i]), high(words[i]), true)) return FAULT;
-  }
-  const moved = old - BigInt(words.length * bytes + frame);
+  if (level > 0 && !push(low(pointer), high(pointer))) return FAULT;
+  const moved = old - BigInt(pushed + frame);
   // It must be possible to write there, too.
-  const [lo, hi] = stackTop(cpu, -words.length * bytes - frame);
+  const [lo, hi] = stackTop(cpu, -pushed - frame);
   if (memory.access(lo, hi, bytes, access | ACCESS_WRITE, false, true) === 0) return FAULT;
   writeRegister(cpu, RBP, bytes, low(pointer), high(pointer));
   state.setBig(RSP, (old & ~mask) | (moved & mask));

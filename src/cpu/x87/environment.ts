@@ -1,8 +1,18 @@
 /** FNSTENV, FLDENV, FNSAVE, FRSTOR. Pointers to the last instruction aren't kept. */
 import type { Cpu } from '../cpu.ts';
 import { FCW, FTAGS } from '../state.ts';
-import { high, loadOperand, low, sizeOf, storeOperand } from '../system/outcome.ts';
-import { peekAt, putRaw, rawAt, refreshSummary, reset, setStatusWord, slot, statusWord } from './registers.ts';
+import { high, loadPart, low, sizeOf, storePart } from '../system/outcome.ts';
+import {
+  peekAt,
+  putRaw,
+  rawAt,
+  refreshSummary,
+  reset,
+  setControlWord,
+  setStatusWord,
+  slot,
+  statusWord,
+} from './registers.ts';
 
 /** Two bits for each physical register: 0 valid, 1 zero, 2 special, 3 empty. */
 function fullTags(cpu: Cpu): number {
@@ -28,7 +38,7 @@ export function storeEnvironment(cpu: Cpu, record: number): boolean {
   const bytes = fieldBytes(cpu, record);
   const fill = bytes === 4 ? 0xffff0000 : 0;
   const words = [cpu.state.get(FCW) | fill, statusWord(cpu) | fill, fullTags(cpu) | fill, 0, 0, 0, fill];
-  for (let i = 0; i < 7; i++) if (!storeOperand(cpu, record, i * bytes, bytes, words[i])) return false;
+  for (let i = 0; i < 7; i++) if (!storePart(cpu, record, i * bytes, bytes, words[i])) return false;
   cpu.state.set(FCW, cpu.state.get(FCW) | 0x3f);
   refreshSummary(cpu);
   return true;
@@ -37,12 +47,13 @@ export function storeEnvironment(cpu: Cpu, record: number): boolean {
 export function loadEnvironment(cpu: Cpu, record: number): boolean {
   const bytes = fieldBytes(cpu, record);
   const words: number[] = [];
-  for (let i = 0; i < 3; i++) {
-    if (!loadOperand(cpu, record, i * bytes, bytes)) return false;
+  // What isn't kept is read as well.
+  for (let i = 0; i < 7; i++) {
+    if (!loadPart(cpu, record, i * bytes, bytes)) return false;
     words.push(cpu.memory.lo & 0xffff);
   }
   const { state } = cpu;
-  state.set(FCW, words[0] | 0x40);
+  setControlWord(cpu, words[0]);
   setStatusWord(cpu, words[1]);
   let tags = 0;
   for (let i = 0; i < 8; i++) if (((words[2] >>> (i * 2)) & 3) !== 3) tags |= 1 << i;
@@ -55,8 +66,8 @@ export function saveAll(cpu: Cpu, record: number): boolean {
   const start = 7 * fieldBytes(cpu, record);
   for (let i = 7; i >= 0; i--) {
     const [significand, head] = rawAt(cpu, i);
-    if (!storeOperand(cpu, record, start + i * 10 + 8, 2, head)) return false;
-    if (!storeOperand(cpu, record, start + i * 10, 8, low(significand), high(significand))) return false;
+    if (!storePart(cpu, record, start + i * 10 + 8, 2, head)) return false;
+    if (!storePart(cpu, record, start + i * 10, 8, low(significand), high(significand))) return false;
   }
   if (!storeEnvironment(cpu, record)) return false;
   reset(cpu);
@@ -67,9 +78,9 @@ export function restoreAll(cpu: Cpu, record: number): boolean {
   const start = 7 * fieldBytes(cpu, record);
   const registers: [bigint, number][] = [];
   for (let i = 0; i < 8; i++) {
-    if (!loadOperand(cpu, record, start + i * 10, 8)) return false;
+    if (!loadPart(cpu, record, start + i * 10, 8)) return false;
     const significand = (BigInt(cpu.memory.hi >>> 0) << 32n) | BigInt(cpu.memory.lo >>> 0);
-    if (!loadOperand(cpu, record, start + i * 10 + 8, 2)) return false;
+    if (!loadPart(cpu, record, start + i * 10 + 8, 2)) return false;
     registers.push([significand, cpu.memory.lo]);
   }
   if (!loadEnvironment(cpu, record)) return false;

@@ -39,6 +39,7 @@ import {
   putRaw,
   rawAt,
   refreshSummary,
+  setControlWord,
   reset,
   settle,
   settleKeepingC1,
@@ -84,7 +85,7 @@ function memoryForms(cpu: Cpu, record: number, form: number): number {
       return done(loadEnvironment(cpu, record));
     case 0o15:
       if (!loadOperand(cpu, record, 0, 2)) return FAULT;
-      state.set(FCW, (cpu.memory.lo & 0x1f3f) | 0x40);
+      setControlWord(cpu, cpu.memory.lo);
       refreshSummary(cpu);
       return NEXT;
     case 0o16:

@@ -119,6 +119,11 @@ export function pop(cpu: Cpu): void {
 
 export const statusWord = (cpu: Cpu): number => (cpu.state.get(FSW) & ~0x3800) | (cpu.state.get(FTOP) << 11);
 
+/** Of the reserved bits one is always set. */
+export function setControlWord(cpu: Cpu, word: number): void {
+  cpu.state.set(FCW, (word & 0x1f3f) | 0x40);
+}
+
 export function setStatusWord(cpu: Cpu, word: number): void {
   cpu.state.set(FTOP, (word >>> 11) & 7);
   cpu.state.set(FSW, word & 0xffff & ~0x3800);
