@@ -13,7 +13,7 @@ import type { CpuState } from './cpu-state.ts';
 import { H_CHAIN_LINK } from './forms.ts';
 import type { MemoryPort } from './memory-port.ts';
 import { R_HANDLER, R_IMMEDIATE, R_LINK, R_NEXT, R_OFFSET } from './record.ts';
-import { CPL, CR2, LINEAR_RIP, RIP_PAGE } from './state.ts';
+import { CODE_MASK, CPL, CR2, LINEAR_RIP, RIP_PAGE } from './state.ts';
 import type { SoftTlb } from './tlb.ts';
 
 const VECTOR_GP = 13;
@@ -101,7 +101,7 @@ export class CodeFinder {
   /** The instruction at `lo`, `hi` ends in the next page. */
   #findCrossing(map: number, host: number, lo: number, hi: number, drops: number): number {
     const nextLo = ((lo & ~4095) + 4096) | 0;
-    const nextHi = nextLo === 0 && this.#state.longMode ? (hi + 1) | 0 : hi;
+    const nextHi = this.#highBehind(nextLo, hi);
     const nextHost = this.fetchPage(nextLo, nextHi);
     if (nextHost < 0) return 0;
     const nextMap = this.#code.mapOf(nextHost, this.mode);
@@ -112,6 +112,11 @@ export class CodeFinder {
     }
     if (this.#memory.translation.rights & RIGHT_FETCH) this.#tlb.fillFetch(this.#set, nextLo, nextHi, nextMap);
     return this.#code.decodeCrossing(map, host, nextHost, this.mode, lo & 4095);
+  }
+
+  /** The high word of the address of the page behind one: 32-bit code goes on at 0 behind 4 GiB, with and without long mode. */
+  #highBehind(nextLo: number, hi: number): number {
+    return nextLo === 0 ? (hi + 1) & this.#state.high(CODE_MASK) : hi;
   }
 
   /** See `Environment.link`. */
@@ -152,7 +157,7 @@ export class CodeFinder {
       this.#code.decodeOne(bytes, this.mode, record, offset);
       if (nextHost !== 0 || view.getUint16(record + R_NEXT, true) <= 4096) return true;
       const page = ((lo & ~4095) + 4096) | 0;
-      nextHost = this.fetchPage(page, page === 0 && this.#state.longMode ? hi + 1 : hi);
+      nextHost = this.fetchPage(page, this.#highBehind(page, hi));
       if (nextHost < 0) return false;
     }
   }

@@ -318,7 +318,8 @@ class MainFunction {
   /** The record's immediate is the generation that the second page's map must have. */
   #guard(): void {
     const f = this.#f;
-    const next = f.keep(add(this.#ripPage(), k64(4096)));
+    const behind = add(this.#ripPage(), k64(4096));
+    const next = f.keep(and(behind, loadFrom(I64, 8, k32(0), this.layout.state + CODE_MASK)));
     const entry = this.#fetchEntry(next);
     const good = f.local(I32);
     f.set(good, k32(0));
