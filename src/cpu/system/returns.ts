@@ -17,6 +17,7 @@ import {
   loadNull,
   markAccessed,
   readDescriptor,
+  selectorOf,
   setCode,
   setFlat,
   setSegment,
@@ -100,13 +101,14 @@ function returnStack(cpu: Cpu, selector: number, rpl: number, longTarget: boolea
   return markAccessed(cpu, selector, d) ? d : false;
 }
 
-/** On a return outwards, data segments that the outer level may not have become null. */
+/** On a return outwards, data segments that the outer level may not have become null, and null selectors of 1 to 3 become 0. */
 function dropSegments(cpu: Cpu): void {
   const cpl = cpu.state.get(CPL);
   for (const index of [ES, DS, FS, GS]) {
     const attributes = cpu.state.get(SEGMENTS + index * SEGMENT_BYTES + SEGMENT_ATTRIBUTES);
+    if (attributes === 0 && selectorOf(cpu, index) === 0) continue;
     const conforming = (attributes & (D_CODE | D_CONFORMING)) === (D_CODE | D_CONFORMING);
-    if (attributes !== 0 && !conforming && dplOf(attributes) < cpl) loadNull(cpu, index, 0);
+    if (!conforming && dplOf(attributes) < cpl) loadNull(cpu, index, 0);
   }
 }
 

@@ -6,7 +6,12 @@ import {
   CS,
   CSTAR,
   DR6,
+  DS,
+  ES,
   FLAGS,
+  FS,
+  GS,
+  HIDDEN_BASE,
   LSTAR,
   R11,
   RAX,
@@ -88,6 +93,30 @@ describe('system calls', () => {
     expect(state.get(RDX)).toBe(0x80);
     expect(state.get(RBX)).toBe(1);
     expect(stackWord(machine, 1)).toBe(0x23n);
+  });
+});
+
+describe('IRET to an outer level', () => {
+  it('makes null selectors 0, whatever their RPL, and leaves the bases of FS and GS alone', () => {
+    const machine = prepared();
+    const { state } = machine.cpu;
+    const selectors = () =>
+      [ES, DS, FS, GS].map((index) => state.get(SEGMENTS + index * SEGMENT_BYTES + SEGMENT_SELECTOR));
+    state.setPair(RAX, 3, 0);
+    // MOV ES, DS, FS and GS, EAX
+    load(machine, '8ec0 8ed8 8ee0 8ee8');
+    expect(machine.cpu.run(4)).toBe(EXIT_BUDGET);
+    expect(selectors()).toEqual([3, 3, 3, 3]);
+    for (const index of [FS, GS]) state.setPair(HIDDEN_BASE + index * 8, 0x1234000, 5);
+    // PUSH 2B, 180000, 2, 33, CODE + 100; IRETQ
+    load(machine, '6a2b 6800001800 6a02 6a33 6800011000 48cf', CODE + 8);
+    load(machine, 'cd80', CODE + 0x100);
+    expect(machine.cpu.run(100)).toBe(EXIT_HALT);
+    expect(state.get(RDX)).toBe(0x80);
+    expect(selectors()).toEqual([0, 0, 0, 0]);
+    for (const index of [FS, GS]) {
+      expect([state.get(HIDDEN_BASE + index * 8), state.high(HIDDEN_BASE + index * 8)]).toEqual([0x1234000, 5]);
+    }
   });
 });
 
