@@ -324,10 +324,12 @@ export class InterpreterStage implements Stage {
     return this.keep(bytes === 8 ? pointer : and(pointer, this.state(STACK_MASK, 8)));
   }
 
-  push(value: Value, bytes: number): void {
+  push(value: Value, bytes: number, check: () => void = () => {}): void {
     const kept = this.keep(value);
     const pointer = this.#stackMask(sub(this.state(RSP, 8), k64(bytes)), bytes);
-    this.#put(this.#host(this.stackAddress(pointer, bytes), bytes, SLOW_WRITE | SLOW_STACK), bytes, kept);
+    const host = this.#host(this.stackAddress(pointer, bytes), bytes, SLOW_WRITE | SLOW_STACK);
+    check();
+    this.#put(host, bytes, kept);
     this.#movePointer(pointer, bytes);
   }
 

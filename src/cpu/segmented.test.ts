@@ -50,7 +50,10 @@ describe('relative jumps of 16-bit code', () => {
     const machine = machineWith({ sp: 0x12345678, cx: 5 });
     expect(run(machine, '66e800100000', 0xf800)).toBe('13 at f800');
     expect(machine.cpu.state.get(RSP)).toBe(0x12345678);
-    // JMP and RET to what is popped.
+    // A fault of the stack comes first.
+    useSegments(machine, choice(AT_END, 1, 0));
+    expect(run(machine, '66e800100000', 0xf800)).toBe('12 at f800');
+    // The same of a register's target.
     expect(run(machineWith({ bx: 0x10000 }), '66ffe3')).toBe(`13 at ${IP.toString(16)}`);
     expect(run(machineWith({ bx: 0xffff1234 | 0 }), 'ffe3')).toBe('done, 1234');
   });

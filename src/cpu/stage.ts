@@ -47,8 +47,8 @@ export interface Stage {
   store(linear: Value, bytes: number, value: Value): void;
   loadForWrite(linear: Value, bytes: number): StagedWrite;
 
-  /** Writes below the stack pointer, then moves it. */
-  push(value: Value, bytes: number): void;
+  /** Writes below the stack pointer, then moves it. `check` may raise a fault that comes behind the push's own. */
+  push(value: Value, bytes: number, check?: () => void): void;
   /** Linear address of a place in the stack segment, for an access of that width. */
   stackAddress(pointer: Value, bytes: number): Value;
   /** Loads from the stack segment. */

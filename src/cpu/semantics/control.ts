@@ -46,8 +46,7 @@ export const JMP_TO: Semantics = (s) => {
 };
 
 export const CALL: Semantics = (s) => {
-  s.checkRelative();
-  s.push(s.nextRip(), s.bytes(0));
+  s.push(s.nextRip(), s.bytes(0), () => s.checkRelative());
   s.jumpRelative();
 };
 
