@@ -85,33 +85,25 @@ const portString = (wide: boolean, out: boolean): HelperFunction => {
     const segment = out ? state.bytes[record + R_SEGMENT] : SEGMENT_BASE;
     const step = BigInt(state.get(FLAGS) & RFLAGS_DF ? -bytes : bytes);
     if (!mayUsePorts(cpu, port, bytes)) return FAULT;
-    for (let done = 0; ; done++) {
-      const count = BigInt.asUintN(bits, state.big(RCX));
-      if (repeated && count === 0n) return NEXT;
-      if (done === 1024) {
-        cpu.again(record);
-        return LEAVE;
-      }
-      const offset = BigInt.asUintN(bits, state.big(pointer));
-      const at = (offset + state.big(segment)) & state.big(LINEAR_MASK);
-      if (out) {
-        if (!memory.load(low(at), high(at), bytes, programAccess(cpu))) return FAULT;
-        cpu.bus.portOut(port, bytes, memory.lo);
-      } else {
-        // The store is found possible before the device is read.
-        if (memory.access(low(at), high(at), bytes, programAccess(cpu) | ACCESS_WRITE, false, false) === 0)
-          return FAULT;
-        if (!memory.store(low(at), high(at), bytes, programAccess(cpu), cpu.bus.portIn(port, bytes))) return FAULT;
-      }
-      state.setBig(pointer, BigInt.asUintN(bits, offset + step));
-      const leaves = afterPort(cpu, port, bytes) === LEAVE;
-      if (!repeated) return leaves ? LEAVE : NEXT;
-      state.setBig(RCX, count - 1n);
-      if (leaves) {
-        if (count > 1n) cpu.again(record);
-        return LEAVE;
-      }
+    const count = BigInt.asUintN(bits, state.big(RCX));
+    if (repeated && count === 0n) return NEXT;
+    const offset = BigInt.asUintN(bits, state.big(pointer));
+    const at = (offset + state.big(segment)) & state.big(LINEAR_MASK);
+    if (out) {
+      if (!memory.load(low(at), high(at), bytes, programAccess(cpu))) return FAULT;
+      cpu.bus.portOut(port, bytes, memory.lo);
+    } else {
+      // The store is found possible before the device is read.
+      if (memory.access(low(at), high(at), bytes, programAccess(cpu) | ACCESS_WRITE, false, false) === 0) return FAULT;
+      if (!memory.store(low(at), high(at), bytes, programAccess(cpu), cpu.bus.portIn(port, bytes))) return FAULT;
     }
+    state.setBig(pointer, BigInt.asUintN(bits, offset + step));
+    const leaves = afterPort(cpu, port, bytes) === LEAVE;
+    if (!repeated) return leaves ? LEAVE : NEXT;
+    state.setBig(RCX, count - 1n);
+    // Each time counts as an instruction, so that no count keeps the CPU from an interrupt or from the end of its turn.
+    if (count > 1n) cpu.again(record);
+    return leaves || count > 1n ? LEAVE : NEXT;
   };
 };
 
